@@ -1,0 +1,187 @@
+//! What a mount is made of: every choice, checked once and trusted after. Who parses is `cli`; who opens is `layer`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything needed to make one mount.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Lower layers, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// Data-only lower layers, topmost first: reached only by the absolute redirect of a metacopy file.
+    pub data_lowers: Vec<PathBuf>,
+    /// The writable layer; without one the mount is read-only.
+    pub upper: Option<Upper>,
+    /// Where the merged tree appears.
+    pub mountpoint: PathBuf,
+    /// What `/proc/mounts` shows as the source.
+    pub fsname: String,
+    /// How marks are read and written.
+    pub marks: Marks,
+    /// When copied-up data reaches the disk.
+    pub fsync: FsyncMode,
+    /// How inode numbers of several devices are made one space.
+    pub xino: Xino,
+    /// Between the ids on disk and the ids callers see.
+    pub ids: IdMaps,
+    /// Where owner, mode and type are kept when the daemon may not set them on disk.
+    pub xattr_permissions: XattrPermissions,
+    /// POSIX ACLs are shown and obeyed.
+    pub acl: bool,
+    /// Extended attributes are shown; otherwise every call answers ENOSYS once and is not asked again.
+    pub xattr: bool,
+    /// Directories show a link count of one, always.
+    pub static_nlink: bool,
+    /// How long the kernel may keep names and attributes; nothing means for ever.
+    pub timeout: Option<Duration>,
+    /// The kernel's writeback cache, for mounts without passthrough.
+    pub writeback: bool,
+    /// Worker threads; nothing means one per CPU, at least two.
+    pub threads: Option<usize>,
+    /// Flags of the mount itself.
+    pub mount: MountFlags,
+}
+
+/// The writable layer and the room beside it in which changes are prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upper {
+    /// The writable layer.
+    pub dir: PathBuf,
+    /// On the same filesystem, outside the writable layer.
+    pub work: PathBuf,
+}
+
+/// How marks in layers are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Renames of directories that have lower parts.
+    pub redirect_dir: RedirectDir,
+    /// Hard links survive copy-up.
+    pub index: bool,
+    /// Changes of metadata copy no data.
+    pub metacopy: bool,
+    /// Marks live in `user.overlay.*`; nothing means: where `trusted.overlay.*` cannot be written.
+    pub userxattr: Option<bool>,
+}
+
+/// Renames of directories that have lower parts. Source: overlayfs.rst, "redirect_dir".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedirectDir {
+    /// Redirects are written and followed.
+    On,
+    /// Redirects are followed; none is written, so such a rename is EXDEV.
+    Follow,
+    /// Redirects are not written, and one that is found is an error.
+    NoFollow,
+}
+
+/// When copied-up data reaches the disk. Source: overlayfs.rst, "Durability and copy up".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FsyncMode {
+    /// A copied-up file is on disk before it appears.
+    Auto,
+    /// Also directories and changes of metadata only.
+    Strict,
+    /// Nothing is ever synced.
+    Volatile,
+}
+
+/// How inode numbers of several devices are made one space. Source: overlayfs.rst, "Inode properties".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Xino {
+    /// The high bits tell the devices apart where there are several.
+    Auto,
+    /// Always, also for a single device.
+    On,
+    /// Real numbers as they are; collisions are renumbered.
+    Off,
+}
+
+/// Where owner, mode and type are kept when the daemon may not set them on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrPermissions {
+    /// On the object itself.
+    Off,
+    /// In `security.fuseoverlayfs.override_stat`, for root.
+    Security,
+    /// In `user.containers.override_stat`, for ordinary users.
+    User,
+}
+
+/// One run of ids: `size` ids from `inside` in the mount are those from `outside` on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// First id as callers see it.
+    pub inside: u32,
+    /// First id on disk.
+    pub outside: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// Between the ids on disk and the ids callers see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMaps {
+    /// User ids; empty means unchanged.
+    pub uids: Vec<IdRange>,
+    /// Group ids; empty means unchanged.
+    pub gids: Vec<IdRange>,
+    /// Every file shows this owner.
+    pub squash_uid: Option<u32>,
+    /// Every file shows this group.
+    pub squash_gid: Option<u32>,
+}
+
+/// Flags of the mount itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountFlags {
+    /// `ro`: no change is taken even though there is an upper layer.
+    pub read_only: bool,
+    /// `nosuid`
+    pub nosuid: bool,
+    /// `nodev`
+    pub nodev: bool,
+    /// `noexec`
+    pub noexec: bool,
+    /// `noatime`
+    pub noatime: bool,
+    /// `sync`
+    pub sync: bool,
+    /// `dirsync`
+    pub dirsync: bool,
+    /// `allow_other`; nothing means: where it is allowed, that is as root or with `user_allow_other`.
+    pub allow_other: Option<bool>,
+    /// `context="..."` and its kin, passed to the kernel as they are.
+    pub context: Vec<String>,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Marks { redirect_dir: RedirectDir::On, index: true, metacopy: false, userxattr: None }
+    }
+}
+
+impl Config {
+    /// A mount of `lowers` at `mountpoint` with everything else as it is by default.
+    pub fn new(lowers: Vec<PathBuf>, upper: Option<Upper>, mountpoint: PathBuf) -> Config {
+        Config {
+            lowers,
+            data_lowers: Vec::new(),
+            upper,
+            mountpoint,
+            fsname: "stratafs".to_owned(),
+            marks: Marks::default(),
+            fsync: FsyncMode::Auto,
+            xino: Xino::Auto,
+            ids: IdMaps::default(),
+            xattr_permissions: XattrPermissions::Off,
+            acl: true,
+            xattr: true,
+            static_nlink: false,
+            timeout: None,
+            writeback: false,
+            threads: None,
+            mount: MountFlags::default(),
+        }
+    }
+}

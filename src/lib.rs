@@ -1,0 +1,10 @@
+//! stratafs: read-only lower layers and one writable upper, merged into one FUSE mount.
+//!
+//! The rooms, from the top down (imports go down, never up; `tests/rooms.rs` watches):
+//! `cli` → `config` → `fuse` → `overlay` → `copy_up` → `inode` → `layer` → `sys` → `merge` → `error`, `sync`.
+//! Start reading in `merge` for the rules, in `overlay` for the operations.
+
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod error;

@@ -1,0 +1,7 @@
+//! The `stratafs` program: parses the command line and does what it says.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}
