@@ -9,3 +9,5 @@
 pub mod config;
 pub mod error;
 pub mod merge;
+pub mod sync;
+pub mod sys;
