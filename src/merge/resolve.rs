@@ -205,7 +205,8 @@ impl<P> Resolver<P> {
         Step::Continue
     }
 
-    fn broken(&mut self, mark: &'static str, why: &'static str) -> Step {
+    /// Says that a mark on the way cannot be followed.
+    pub fn broken(&mut self, mark: &'static str, why: &'static str) -> Step {
         self.found = Found::Broken(mark, why);
         Step::Stop
     }
