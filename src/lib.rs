@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod error;
+pub mod inode;
 pub mod layer;
 pub mod merge;
 pub mod sync;

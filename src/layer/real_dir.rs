@@ -99,13 +99,12 @@ impl RealDir {
             self.used.store(true, Ordering::Relaxed);
             return Ok(fd.clone());
         }
-        let (parent, name) = {
-            let place = self.place.read();
-            (place.parent.clone(), place.name.clone())
-        };
-        let parent = parent.ok_or(nix::errno::Errno::EBADF)?;
+        // Held across the call: a rename of this directory happens before or after it, never between.
+        let place = self.place.read();
+        let parent = place.parent.as_ref().ok_or(nix::errno::Errno::EBADF)?;
         let parent_fd = parent.fd()?;
-        let fd = Arc::new(open::dir(parent_fd.as_fd(), &name)?);
+        let fd = Arc::new(open::dir(parent_fd.as_fd(), &place.name)?);
+        drop(place);
         Ok(self.keep(fd))
     }
 
@@ -123,11 +122,18 @@ impl RealDir {
         fd
     }
 
-    /// Says that the directory now has this name in `parent`.
-    pub fn moved(&self, parent: &Arc<RealDir>, name: &OsStr) {
+    /// Runs `rename`, which gives the directory the name `name` in `parent`. Nobody opens it by either name meanwhile.
+    pub fn move_to<E>(
+        &self,
+        parent: &Arc<RealDir>,
+        name: &OsStr,
+        rename: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let mut place = self.place.write();
+        rename()?;
         place.parent = Some(parent.clone());
         place.name = name.into();
+        Ok(())
     }
 
     /// Opens it and keeps it open for good; done before its name goes.
@@ -250,8 +256,8 @@ mod tests {
         let pool = DirPool::new(16);
         let root = RealDir::root(LayerId(0), open::root(temp.path()).expect("root"), pool);
         let b = root.child("a".as_ref()).child("b".as_ref());
-        std::fs::rename(temp.path().join("a/b"), temp.path().join("c")).expect("rename");
-        b.moved(&root, "c".as_ref());
+        b.move_to(&root, "c".as_ref(), || std::fs::rename(temp.path().join("a/b"), temp.path().join("c")))
+            .expect("rename");
         assert!(b.fd().is_ok());
         assert_eq!(b.path(), std::path::Path::new("c"));
     }

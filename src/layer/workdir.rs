@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
@@ -21,7 +22,7 @@ use crate::sys::{At, dir, name, open};
 #[derive(Debug)]
 pub struct Workdir {
     work: OwnedFd,
-    index: Option<OwnedFd>,
+    index: Option<Arc<OwnedFd>>,
     next: AtomicU64,
     /// A whiteout in the workdir that others are hard links of.
     whiteout: Mutex<Option<OsString>>,
@@ -74,7 +75,7 @@ impl Workdir {
     /// Opens or makes the index directory.
     pub fn open_index(&mut self, path: &Path) -> Result<()> {
         let root = open::root(path).map_err(|e| setup(path, "cannot be opened", e))?;
-        self.index = Some(make_dir(root.as_fd(), "index", path)?);
+        self.index = Some(Arc::new(make_dir(root.as_fd(), "index", path)?));
         Ok(())
     }
 
@@ -84,8 +85,8 @@ impl Workdir {
     }
 
     /// The directory of hard-linked inodes, if they are kept.
-    pub fn index(&self) -> Option<BorrowedFd<'_>> {
-        self.index.as_ref().map(AsFd::as_fd)
+    pub fn index(&self) -> Option<Arc<OwnedFd>> {
+        self.index.clone()
     }
 
     /// A fresh temporary name; whatever is made there goes away with the value.
