@@ -7,9 +7,11 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod copy_up;
 pub mod error;
 pub mod inode;
 pub mod layer;
 pub mod merge;
+pub mod overlay;
 pub mod sync;
 pub mod sys;

@@ -83,7 +83,8 @@ mod tests {
         let (after_a, _) = listing.from(0).next().expect("a");
         listing.remove("a".as_ref());
         listing.insert(entry("d"));
-        let rest: Vec<_> = listing.from(after_a).map(|(_, e)| e.name.to_string_lossy().into_owned()).collect();
+        let rest: Vec<_> =
+            listing.from(after_a).map(|(_, e)| e.name.to_string_lossy().into_owned()).collect();
         assert_eq!(rest, ["b", "c", "d"]);
         assert_eq!(listing.len(), 3);
         listing.insert(entry("a"));

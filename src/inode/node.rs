@@ -117,6 +117,8 @@ pub struct Opens {
     pub passthrough: u32,
     /// Those of either kind that may write.
     pub writers: u32,
+    /// It has been passed through, so cached pages of it may be old.
+    pub was_passthrough: bool,
     /// It has been passed through for reading and writing, so a shared mapping may outlive every open file.
     pub maybe_mapped: bool,
 }
@@ -148,7 +150,23 @@ impl LowerFile {
 }
 
 impl Inode {
-    /// The directory's upper part. Errors: `NotDir`.
+    /// An inode that nobody has looked up yet.
+    pub fn new(ino: Ino, st_ino: u64, kind: FileKind, stack: Arc<Stack>, node: Node, state: State) -> Inode {
+        Inode {
+            ino,
+            st_ino,
+            kind,
+            stack,
+            lookups: AtomicU64::new(0),
+            names: LevelRwLock::new(()),
+            gate: LevelMutex::new(()),
+            state: LevelRwLock::new(state),
+            node,
+            attributes_cached: AtomicBool::new(false),
+        }
+    }
+
+    /// The directory's upper part.
     pub fn upper_dir(&self) -> Option<&Arc<RealDir>> {
         match &self.node {
             Node::Dir { upper, .. } => upper.get(),
@@ -211,7 +229,10 @@ impl Inode {
             return state.lower.as_ref().ok_or(Error::Stale)?.locate();
         }
         if let Some(name) = state.names.iter().find(|name| name.in_upper) {
-            let dir = name.parent.upper_dir().ok_or(Error::Bug("an upper name in a directory without upper part"))?;
+            let dir = name
+                .parent
+                .upper_dir()
+                .ok_or(Error::Bug("an upper name in a directory without upper part"))?;
             return Ok(Located::Named(dir.fd().call("openat2")?, name.name.clone()));
         }
         let index = state.index.as_ref().ok_or(Error::Stale)?;

@@ -71,24 +71,23 @@ impl Store {
         Ok(InodeRef { store: self, inode: Some(inode) })
     }
 
-    /// Takes back `count` lookups; the last one lets the inode go.
-    pub fn forget(&self, ino: Ino, count: u64) {
-        let gone = {
+    /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more.
+    pub fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
+        // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
+        {
             let mut shard = self.shard(ino).lock();
-            let Some(inode) = shard.get(&ino) else { return };
+            let inode = shard.get(&ino)?;
             let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
             debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
             if before > count || ino == Ino::ROOT {
-                return;
+                return None;
             }
             let gone = shard.remove(&ino);
             if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
                 shard.shrink_to_fit();
             }
             gone
-        };
-        // Outside the shard's lock: the last reference may close descriptors and free a chain of parents.
-        drop(gone);
+        }
     }
 
     /// How many inodes are known.

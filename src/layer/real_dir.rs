@@ -176,7 +176,11 @@ pub struct DirPool {
 impl DirPool {
     /// A pool of at most `room` open directories.
     pub fn new(room: usize) -> Arc<DirPool> {
-        Arc::new(DirPool { room: room.max(16), open: AtomicUsize::new(0), queue: Mutex::new(VecDeque::new()) })
+        Arc::new(DirPool {
+            room: room.max(16),
+            open: AtomicUsize::new(0),
+            queue: Mutex::new(VecDeque::new()),
+        })
     }
 
     /// How many directories are open.

@@ -190,7 +190,8 @@ impl Stack {
     pub fn data_only(&self, path: &OsStr) -> Result<Option<Place>> {
         for layer in &self.data_only {
             let walked = probe::path(self.namespace, &layer.root, path).call("statx")?;
-            if let (Probe::File { metacopy: None }, Some(place)) = (walked.answer.probe, walked.answer.place) {
+            if let (Probe::File { metacopy: None }, Some(place)) = (walked.answer.probe, walked.answer.place)
+            {
                 return Ok(Some(place));
             }
         }
@@ -237,7 +238,8 @@ impl Stack {
             }
             seen.push(layer.device);
             let Some(Device { readable, .. }) = self.devices.get(&layer.device) else { continue };
-            let opened = handle::open_by_handle(readable.as_fd(), i32::from(origin.handle_type), &origin.handle);
+            let opened =
+                handle::open_by_handle(readable.as_fd(), i32::from(origin.handle_type), &origin.handle);
             if let Ok(fd) = opened {
                 let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
                 return Some((stat.dev, stat.ino, Some(stat.nlink)));
@@ -255,7 +257,9 @@ impl Stack {
         let mut notes = Vec::new();
         if let Some(upper) = &self.upper {
             if !upper.abilities.whiteout_devices {
-                notes.push("whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned());
+                notes.push(
+                    "whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned(),
+                );
             }
             if upper.namespace == Namespace::User {
                 notes.push("marks are kept in user.overlay.*".to_owned());

@@ -112,6 +112,11 @@ impl Upper {
         }
     }
 
+    /// As `add_whiteout`, while the upper layer still has an object of that name: it shows until it is moved away.
+    pub fn add_whiteout_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        make_whiteout_file(dir, name)
+    }
+
     /// Replaces the upper non-directory `name` in `dir` by a whiteout, in one visible step.
     pub fn replace_by_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         if !self.abilities.whiteout_devices {
@@ -212,8 +217,8 @@ impl<'a> Probe<'a> {
             // Put it back over the whiteout it left; if that fails both are swept with the workdir.
             let _ = name::rename(target.at(), self.temp.at(), RenameFlags::empty());
         }
-        let rename_exchange =
-            whiteout_devices && name::rename(self.temp.at(), device.at(), RenameFlags::RENAME_EXCHANGE).is_ok();
+        let rename_exchange = whiteout_devices
+            && name::rename(self.temp.at(), device.at(), RenameFlags::RENAME_EXCHANGE).is_ok();
         Abilities { whiteout_devices, rename_whiteout, rename_exchange }
     }
 }

@@ -63,13 +63,7 @@ impl Workdir {
         if volatile {
             mark_volatile(work.as_fd()).map_err(|e| setup(path, "cannot be marked volatile", e))?;
         }
-        Ok(Workdir {
-            work,
-            index: None,
-            next: AtomicU64::new(1),
-            whiteout: Mutex::new(None),
-            _lock: lock,
-        })
+        Ok(Workdir { work, index: None, next: AtomicU64::new(1), whiteout: Mutex::new(None), _lock: lock })
     }
 
     /// Opens or makes the index directory.

@@ -113,7 +113,8 @@ mod tests {
     fn merge(layers: &[&[(&str, RawKind)]]) -> Vec<String> {
         let mut merger = Merger::default();
         for (i, entries) in layers.iter().enumerate() {
-            let raws = entries.iter().map(|(name, kind)| Raw { name: OsStr::new(*name), ino: 7, kind: *kind });
+            let raws =
+                entries.iter().map(|(name, kind)| Raw { name: OsStr::new(*name), ino: 7, kind: *kind });
             merger.feed(LayerId(i as u16), i + 1 == layers.len(), raws);
         }
         let mut names: Vec<String> =
@@ -128,7 +129,10 @@ mod tests {
 
     #[test]
     fn the_topmost_layer_decides_each_name() {
-        assert_eq!(merge(&[&[("a", FILE), ("b", GONE)], &[("a", DIR), ("b", FILE), ("c", FILE)]]), ["a0", "c1"]);
+        assert_eq!(
+            merge(&[&[("a", FILE), ("b", GONE)], &[("a", DIR), ("b", FILE), ("c", FILE)]]),
+            ["a0", "c1"]
+        );
         assert_eq!(merge(&[&[("b", FILE)], &[("b", GONE)], &[("b", FILE)]]), ["b0"]);
         assert_eq!(merge(&[&[], &[("b", GONE)], &[("b", FILE)]]), [] as [&str; 0]);
         assert_eq!(merge(&[&[("w", GONE), ("f", FILE)]]), ["f0"]);

@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn private_attributes_are_hidden_and_escaped() {
-        let stored = |name: &str| stored_attribute(OsStr::new(name)).map(|s| s.to_string_lossy().into_owned());
+        let stored =
+            |name: &str| stored_attribute(OsStr::new(name)).map(|s| s.to_string_lossy().into_owned());
         let shown = |name: &str| shown_attribute(name.as_bytes()).map(|s| s.to_string_lossy().into_owned());
         assert_eq!(stored("trusted.overlay.foo").as_deref(), Some("trusted.overlay.overlay.foo"));
         assert_eq!(stored("user.overlay.opaque").as_deref(), Some("user.overlay.overlay.opaque"));
@@ -192,7 +193,10 @@ mod tests {
         assert_eq!(stored("user.note").as_deref(), Some("user.note"));
         assert_eq!(shown("trusted.overlay.opaque"), None);
         assert_eq!(shown("trusted.overlay.overlay.foo").as_deref(), Some("trusted.overlay.foo"));
-        assert_eq!(shown("trusted.overlay.overlay.overlay.foo").as_deref(), Some("trusted.overlay.overlay.foo"));
+        assert_eq!(
+            shown("trusted.overlay.overlay.overlay.foo").as_deref(),
+            Some("trusted.overlay.overlay.foo")
+        );
         assert_eq!(shown("security.capability").as_deref(), Some("security.capability"));
     }
 

@@ -92,7 +92,8 @@ mod tests {
         for value in [&b""[..], b"\0", &[0, 0xfb, 5, 0, 1], &[0, 0xfa, 21, 0, 1], &[0xff; 300]] {
             assert_eq!(Origin::parse(value), None);
         }
-        let mut wrong_order = Origin { uuid: [1; 16], handle_type: 1, handle: vec![0; 8] }.format(false).expect("short");
+        let mut wrong_order =
+            Origin { uuid: [1; 16], handle_type: 1, handle: vec![0; 8] }.format(false).expect("short");
         wrong_order[3] ^= FLAG_BIG_ENDIAN;
         assert_eq!(Origin::parse(&wrong_order), None);
     }

@@ -6,8 +6,11 @@ use std::ffi::CStr;
 use super::listing::FileKind;
 
 /// The attributes, in the order in which they are looked for.
-pub const ATTRIBUTES: [&CStr; 3] =
-    [c"user.containers.override_stat", c"security.fuseoverlayfs.override_stat", c"user.fuseoverlayfs.override_stat"];
+pub const ATTRIBUTES: [&CStr; 3] = [
+    c"user.containers.override_stat",
+    c"security.fuseoverlayfs.override_stat",
+    c"user.fuseoverlayfs.override_stat",
+];
 
 /// What the attribute says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

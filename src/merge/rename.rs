@@ -83,7 +83,8 @@ pub enum Refusal {
 /// What to do so that both names show the right thing, now and after a remount.
 /// `redirects` says whether redirects may be written; `target_marks` that the target directory holds marks.
 pub fn plan(old: Side, new: Side, mode: Mode, redirects: bool, target_marks: bool) -> Result<Plan, Refusal> {
-    let mark_old = mark_for(old.shows, new.lower_shows || new.upper_whiteout || is_merged(new.shows), redirects)?;
+    let mark_old =
+        mark_for(old.shows, new.lower_shows || new.upper_whiteout || is_merged(new.shows), redirects)?;
     let exchange = mode == Mode::Exchange;
     let mark_new = if exchange {
         mark_for(new.shows, old.lower_shows || is_merged(old.shows), redirects)?
@@ -135,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_directory_means_the_same_at_its_new_place() {
-        let marked = |old: Side, new: Side| plan(old, new, Mode::Replace, true, false).expect("allowed").mark_old;
+        let marked =
+            |old: Side, new: Side| plan(old, new, Mode::Replace, true, false).expect("allowed").mark_old;
         assert_eq!(marked(side(Shows::MergedDir, true, false), NOTHING), DirMark::Redirect);
         let pure = side(Shows::UpperDir { opaque: false }, false, false);
         assert_eq!(marked(pure, NOTHING), DirMark::None);

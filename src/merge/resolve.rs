@@ -322,7 +322,11 @@ mod tests {
         let policy = Policy { redirect: false, metacopy: false };
         let mut r = Resolver::new(policy, OsStr::new("d"));
         assert_eq!(
-            r.feed(LayerId(0), 0, Probe::Dir { opaque: false, redirect: Some(Redirect::Sibling("e".into())) }),
+            r.feed(
+                LayerId(0),
+                0,
+                Probe::Dir { opaque: false, redirect: Some(Redirect::Sibling("e".into())) }
+            ),
             Step::Stop
         );
         assert!(matches!(r.finish(false), Outcome::Broken("redirect", _)));

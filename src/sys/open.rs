@@ -55,7 +55,8 @@ pub fn read_only_clone(path: &Path) -> Result<OwnedFd> {
 }
 
 fn beneath(dir: BorrowedFd<'_>, path: &OsStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
-    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
     loop {
         match openat2(dir, path, how) {
@@ -74,7 +75,10 @@ pub fn dir(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
 /// Opens whatever is at `at` for use as a place, not for reading.
 pub fn path(at: At<'_>) -> Result<OwnedFd> {
     if at.is_fd() {
-        return at.dir.try_clone_to_owned().map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
+        return at
+            .dir
+            .try_clone_to_owned()
+            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
     }
     beneath(at.dir, at.name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
 }

@@ -94,7 +94,9 @@ pub fn stat(at: At<'_>) -> Result<Stat> {
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
     let done = at.name.with_nix_path(|name| {
         // SAFETY: `name` is NUL-terminated and `raw` has room for the answer; both live through the call.
-        unsafe { libc::statx(at.dir.as_raw_fd(), name.as_ptr(), flags, libc::STATX_BASIC_STATS, raw.as_mut_ptr()) }
+        unsafe {
+            libc::statx(at.dir.as_raw_fd(), name.as_ptr(), flags, libc::STATX_BASIC_STATS, raw.as_mut_ptr())
+        }
     })?;
     Errno::result(done)?;
     // SAFETY: the call succeeded, so the kernel has filled the whole structure.

@@ -193,14 +193,7 @@ fn list_into(at: At<'_>, buffer: &mut [u8]) -> Result<usize> {
             let got = at.name.with_nix_path(|name| {
                 // SAFETY: `name` is NUL-terminated, `buffer` writable for its length; both live through the call.
                 unsafe {
-                    libc::syscall(
-                        SYS_LISTXATTRAT,
-                        at.dir.as_raw_fd(),
-                        name.as_ptr(),
-                        at_flags(at),
-                        room,
-                        len,
-                    )
+                    libc::syscall(SYS_LISTXATTRAT, at.dir.as_raw_fd(), name.as_ptr(), at_flags(at), room, len)
                 }
             })?;
             Errno::result(got).map(|n| n as usize)
@@ -236,5 +229,9 @@ pub fn list(at: At<'_>) -> Result<Vec<CString>> {
 }
 
 fn split(names: &[u8]) -> Vec<CString> {
-    names.split(|&b| b == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect()
+    names
+        .split(|&b| b == 0)
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect()
 }
