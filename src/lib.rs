@@ -6,5 +6,8 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod config;
 pub mod error;
+pub mod fuse;
+pub mod sys;

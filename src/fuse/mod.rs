@@ -1,0 +1,3 @@
+//! Serves the merged tree.
+
+pub mod session;
