@@ -69,8 +69,8 @@ pub struct MountArgs {
     #[arg(short, long, value_name = "WORK", conflicts_with = "ephemeral")]
     pub work: Option<PathBuf>,
     /// A fresh upper layer in DIR (default $TMPDIR), removed at unmount
-    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    pub ephemeral: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub ephemeral: Option<Option<PathBuf>>,
     /// Mount options, a comma list
     #[arg(short, long = "option", value_name = "OPT,...")]
     pub options: Vec<OsString>,

@@ -49,13 +49,18 @@ impl Ephemeral {
 
 impl Drop for Ephemeral {
     fn drop(&mut self) {
-        if fs::remove_dir_all(&self.root).is_err() {
-            open_up(&self.root);
-            if let Err(error) = fs::remove_dir_all(&self.root) {
-                tracing::warn!("{:?} is left behind: {error}", self.root);
-            }
+        if let Err(error) = remove_tree(&self.root) {
+            tracing::warn!("{:?} is left behind: {error}", self.root);
         }
     }
+}
+
+/// Removes `dir` and all below it, directories that nobody may enter included.
+pub fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    fs::remove_dir_all(dir).or_else(|_| {
+        open_up(dir);
+        fs::remove_dir_all(dir)
+    })
 }
 
 /// Lets the owner into every directory below `dir`: a layer may hold some that are closed to all.

@@ -33,7 +33,8 @@ impl Level {
         let (name, text) = match (option, &variable) {
             (Some(text), _) => ("--log-level", text),
             (None, Some(text)) => ("STRATAFS_LOG=", text.as_str()),
-            (None, None) => ("", "warn"),
+            // fuser warns when somebody else has unmounted, which is how a mount ends.
+            (None, None) => ("", "warn,fuser=error"),
         };
         // A bare word that is no level would be taken as the name of a module and silence everything else.
         let is_level =

@@ -16,7 +16,7 @@ pub mod mounts;
 pub mod record;
 pub mod umount;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -119,15 +119,23 @@ fn helper_usage(args: &[OsString], error: &clap::Error) -> Failure {
     let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let first = first.join(" ");
     let mut sentence = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    match args.get(1).and_then(|word| nearest_command(word)) {
+    let layer_options = ["-l", "-u", "-w", "--lower", "--upper", "--work", "--ephemeral"];
+    let meant = match args.get(1).and_then(|word| word.to_str()) {
+        Some(word) if layer_options.iter().any(|option| word.starts_with(option)) => Some("mount".to_owned()),
+        Some(word) => nearest_command(word),
+        None => None,
+    };
+    match meant {
         Some(command) => sentence += &format!(": did you mean `stratafs {command}`?"),
         None => sentence += ": `stratafs --help` shows both forms of the command line",
     }
     Failure::Usage(sentence)
 }
 
-fn nearest_command(word: &OsStr) -> Option<String> {
-    let word = word.to_str().filter(|word| is_word(word))?;
+fn nearest_command(word: &str) -> Option<String> {
+    if !is_word(word) {
+        return None;
+    }
     let names: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
     // Two slips of the finger, but never half of the word.
     names
@@ -182,7 +190,7 @@ mod tests {
             let last = args.places.last().expect("place");
             assert_eq!(last, Path::new("/m"), "{form:?}");
             assert!(args.places.len() == 1 || args.places[0] == Path::new("overlay"));
-            assert!(args.options.join(OsStr::new(",")) == "a,b");
+            assert!(args.options.join(std::ffi::OsStr::new(",")) == "a,b");
         }
         for form in [&["stratafs", "-o", "a"][..], &["stratafs", "a", "b", "c"], &["stratafs", "/m", "--bad"]]
         {

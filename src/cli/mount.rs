@@ -9,6 +9,7 @@ use super::exit::{Failure, Outcome};
 use super::log::{self, Level, Target};
 use crate::config::draft::{Draft, absolute};
 use crate::config::{Config, check, options};
+use crate::sys::process;
 
 /// `stratafs mount`
 pub fn mount(args: MountArgs) -> Outcome {
@@ -43,8 +44,7 @@ pub fn mount(args: MountArgs) -> Outcome {
             // Stands in until the daemon has made the real one.
             (draft.upper, draft.work) = (Some("upper".into()), Some("work".into()));
             draft.ephemeral = true;
-            let parent = if dir.as_os_str().is_empty() { std::env::temp_dir() } else { dir };
-            Some(absolute(parent).map_err(Failure::usage)?)
+            Some(absolute(dir.unwrap_or_else(std::env::temp_dir)).map_err(Failure::usage)?)
         }
         None => None,
     };
@@ -95,6 +95,9 @@ fn draft(lists: &[OsString]) -> Result<Draft, Failure> {
 }
 
 fn start(config: Config, ephemeral: Option<PathBuf>, how: DaemonArgs) -> Outcome {
+    if !how.foreground {
+        process::close_inherited();
+    }
     let level = Level::new(how.log_level.as_deref())?;
     let target = match &how.log_file {
         Some(path) => Target::File(log::open(path)?),

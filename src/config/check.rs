@@ -135,9 +135,9 @@ fn directory(shown: &str, path: &Path) -> Result<Metadata> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             setup(format!("{shown} does not exist: create it or correct the path"))
         }
-        Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {
-            setup(format!("{shown} is a mount whose daemon has died: unmount it with `umount -l {path:?}`"))
-        }
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => setup(format!(
+            "{shown} is a mount whose daemon has died: clear it with `stratafs umount {path:?}`"
+        )),
         Err(error) => {
             setup(format!("{shown} cannot be reached ({error}): correct the path or its permissions"))
         }

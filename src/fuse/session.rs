@@ -18,8 +18,10 @@ impl Mount {
     /// Opens the layers, probes them, mounts, answers INIT.
     pub fn new(config: Config) -> Result<Mount> {
         let mut options = fuser::Config::default();
-        options.mount_options =
-            vec![fuser::MountOption::FSName(config.fsname), fuser::MountOption::Subtype("stratafs".into())];
+        options.mount_options = vec![
+            fuser::MountOption::FSName(config.fsname),
+            fuser::MountOption::CUSTOM("subtype=stratafs".into()),
+        ];
         let session = fuser::Session::new(Empty, &config.mountpoint, &options);
         session
             .map(|s| Mount(std::sync::Mutex::new(s)))

@@ -1,4 +1,4 @@
-//! Splitting the process in two, for a daemon that leaves its caller behind.
+//! What a daemon needs to leave its caller behind.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
@@ -14,4 +14,12 @@ pub fn fork() -> nix::Result<ForkResult> {
     // SAFETY: the process has one thread, so the child finds no lock held by a thread it lacks, and may go on to
     // allocate and run any code. Both halves own their copy of every descriptor.
     unsafe { nix::unistd::fork() }
+}
+
+/// Closes every descriptor from the third on that the caller left open, so that nobody waits for a pipe which the
+/// daemon does not know it holds. Call it before this process opens any of its own.
+pub fn close_inherited() {
+    // SAFETY: takes no pointer. Nothing in this process owns a descriptor above standard error yet.
+    // An old kernel answers ENOSYS and the descriptors stay open, as for any other daemon.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
