@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(fs::metadata(&upper.dir).expect("upper").mode() & 0o7777, 0o1751);
         assert!(upper.work.is_dir());
         fs::create_dir_all(upper.dir.join("closed/inner")).expect("dirs");
-        fs::set_permissions(upper.dir.join("closed"), Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(upper.dir.join("closed"), Permissions::from_mode(0o0)).expect("chmod");
         drop(made);
         assert!(!upper.dir.exists() && !upper.work.exists());
         assert_eq!(fs::read_dir(parent.path()).expect("parent").count(), 1);

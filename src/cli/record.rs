@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -99,12 +99,18 @@ impl Kept {
 
     fn in_dir(dir: &Path, device: &str, details: &Details) -> Option<Kept> {
         DirBuilder::new().recursive(true).mode(0o755).create(dir).ok()?;
-        let path = dir.join(device);
-        // A dead daemon's record of an earlier mount on this device number would give a stranger's lock or mode.
-        let _ = fs::remove_file(&path);
-        let file = File::options().write(true).create_new(true).open(&path).ok()?;
+        // What dead daemons have left of earlier mounts on this device number.
+        found(dir, device).into_iter().filter_map(Seen::at).for_each(Seen::forget);
+        // Device numbers are used again at once, while the daemon of the earlier mount may still be cleaning up: the
+        // process id keeps the two records apart.
+        let name = format!("{device}.{}", details.pid);
+        let (path, fresh) = (dir.join(&name), dir.join(format!(".{name}")));
+        // The daemon's umask is empty, so the mode is what it says.
+        let file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&fresh).ok()?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
         lock.write_all(&details.to_text()).ok()?;
+        // Seen only when it is complete and locked: before, it would look like a dead daemon's.
+        fs::rename(&fresh, &path).ok()?;
         Some(Kept { path, _lock: lock })
     }
 }
@@ -121,6 +127,7 @@ impl Drop for Kept {
 pub struct Seen {
     /// What it says.
     pub details: Details,
+    path: PathBuf,
     file: File,
 }
 
@@ -130,11 +137,17 @@ impl Seen {
         places().into_iter().find_map(|dir| Seen::in_dir(&dir, device))
     }
 
+    /// The newest, since an older one on the same device number is that of a mount that is gone.
     fn in_dir(dir: &Path, device: &str) -> Option<Seen> {
-        let mut file = File::open(dir.join(device)).ok()?;
+        let when = |path: &PathBuf| path.metadata().and_then(|facts| facts.modified()).ok();
+        found(dir, device).into_iter().max_by_key(when).and_then(Seen::at)
+    }
+
+    fn at(path: PathBuf) -> Option<Seen> {
+        let mut file = File::open(&path).ok()?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).ok()?;
-        Some(Seen { details: Details::from_text(&text), file })
+        Some(Seen { details: Details::from_text(&text), path, file })
     }
 
     /// Whether the daemon runs.
@@ -145,6 +158,23 @@ impl Seen {
             Err(_) => true,
         }
     }
+
+    /// Removes what a dead daemon has left.
+    pub fn forget(self) {
+        if !self.is_alive() {
+            // What cannot be removed is replaced by the next mount on this device number.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The records in `dir` of mounts on `device`, present and past.
+fn found(dir: &Path, device: &str) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let ours = names.filter(|name| {
+        name.to_str().and_then(|name| name.strip_prefix(device)).is_some_and(|rest| rest.starts_with('.'))
+    });
+    ours.map(|name| dir.join(name)).collect()
 }
 
 /// Where records may be, the best place first.
@@ -156,6 +186,8 @@ fn places() -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn details() -> Details {
@@ -181,6 +213,7 @@ mod tests {
         let dir = dir.path().join("stratafs");
         assert!(Seen::in_dir(&dir, "0:57").is_none());
         let kept = Kept::in_dir(&dir, "0:57", &details()).expect("kept");
+        assert_eq!(fs::metadata(dir.join("0:57.42")).expect("record").permissions().mode() & 0o022, 0);
         let seen = Seen::in_dir(&dir, "0:57").expect("seen");
         assert_eq!(seen.details, details());
         assert!(seen.is_alive());
@@ -189,12 +222,28 @@ mod tests {
         assert!(Seen::in_dir(&dir, "0:57").is_none());
     }
 
+    /// A device number was used again before the first daemon had removed its record, which was the second one's too.
+    #[test]
+    fn regression_a_daemon_that_ends_leaves_the_record_of_its_successor() {
+        let dir = tempfile::TempDir::new().expect("dir");
+        let first = Kept::in_dir(dir.path(), "0:1", &details()).expect("kept");
+        let second = Kept::in_dir(dir.path(), "0:1", &Details { pid: 43, ..details() }).expect("kept");
+        drop(first);
+        let seen = Seen::in_dir(dir.path(), "0:1").expect("seen");
+        assert!(seen.is_alive() && seen.details.pid == 43);
+        drop(second);
+    }
+
     #[test]
     fn a_dead_record_is_replaced() {
         let dir = tempfile::TempDir::new().expect("dir");
-        fs::write(dir.path().join("0:1"), "pid 1\n").expect("write");
+        fs::write(dir.path().join("0:1.1"), "pid 1\n").expect("write");
         assert!(!Seen::in_dir(dir.path(), "0:1").expect("seen").is_alive());
+        fs::write(dir.path().join("0:2.1"), "pid 1\n").expect("write");
+        Seen::in_dir(dir.path(), "0:2").expect("seen").forget();
+        assert!(Seen::in_dir(dir.path(), "0:2").is_none());
         let _kept = Kept::in_dir(dir.path(), "0:1", &details()).expect("kept");
         assert_eq!(Seen::in_dir(dir.path(), "0:1").expect("seen").details.pid, 42);
+        assert!(!dir.path().join("0:1.1").exists());
     }
 }

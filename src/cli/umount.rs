@@ -39,7 +39,7 @@ fn one(path: &Path, lazy: bool) -> Outcome {
     let record = Seen::of(&entry.device);
     detach(&entry.mountpoint, lazy)?;
     match record {
-        Some(record) if !lazy => wait(&record, &entry.mountpoint),
+        Some(record) if !lazy => wait(record, &entry.mountpoint),
         _ => Ok(()),
     }
 }
@@ -104,7 +104,7 @@ fn busy(path: &Path) -> Failure {
     ))
 }
 
-fn wait(record: &Seen, path: &Path) -> Outcome {
+fn wait(record: Seen, path: &Path) -> Outcome {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(1);
     while record.is_alive() {
@@ -118,6 +118,7 @@ fn wait(record: &Seen, path: &Path) -> Outcome {
         sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+    record.forget();
     Ok(())
 }
 

@@ -296,10 +296,9 @@ fn device() -> Result<()> {
 /// The helper that mounts and unmounts for ordinary users, by the name it has here.
 pub fn fusermount() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    let found = std::env::split_paths(&path)
+    std::env::split_paths(&path)
         .flat_map(|dir| [dir.join("fusermount3"), dir.join("fusermount")])
-        .find(|file| faccessat(AT_FDCWD, file, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok());
-    found
+        .find(|file| faccessat(AT_FDCWD, file, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok())
 }
 
 #[cfg(test)]

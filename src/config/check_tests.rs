@@ -107,7 +107,7 @@ fn an_unreadable_layer_is_named() {
         return; // Root reads everything.
     }
     let tree = Tree::new();
-    fs::set_permissions(tree.path("l1"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::set_permissions(tree.path("l1"), fs::Permissions::from_mode(0o0)).expect("chmod");
     says(&tree.refusal(|_| ()), &["lower layer", "cannot be read", "permissions"]);
     fs::set_permissions(tree.path("l1"), fs::Permissions::from_mode(0o755)).expect("chmod");
     fs::set_permissions(tree.path("u"), fs::Permissions::from_mode(0o555)).expect("chmod");

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_list_is_cut_at_commas_that_nothing_protects() {
-        let cases: &[(&str, &[(&str, Option<&str>)])] = &[
+        type Case = (&'static str, &'static [(&'static str, Option<&'static str>)]);
+        let cases: &[Case] = &[
             ("", &[]),
             (",,", &[]),
             ("ro", &[("ro", None)]),
