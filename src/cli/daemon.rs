@@ -198,3 +198,33 @@ fn raise_open_files() {
         let _ = (soft < hard).then(|| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the parent makes of a child that writes `report` and ends as the shell command `end` says.
+    fn outcome(report: &[u8], end: &str) -> Outcome {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
+        File::from(writer).write_all(report).expect("report");
+        let mut child = Command::new("sh").args(["-c", end]).spawn().expect("child");
+        let outcome = wait_for_report(reader, Pid::from_raw(child.id().try_into().expect("pid")));
+        // Where the parent had to know how the child ended, its status has been taken already.
+        let _ = child.wait();
+        outcome
+    }
+
+    #[test]
+    fn the_parent_repeats_the_report_or_says_how_the_child_died() {
+        let sentence = |outcome| match outcome {
+            Err(Failure::Failed(sentence)) => sentence,
+            other => unreachable!("{other:?}"),
+        };
+        assert_eq!(outcome(UP, "exit 0"), Ok(()));
+        assert_eq!(sentence(outcome(b"no such layer", "exit 0")), "no such layer");
+        assert!(sentence(outcome(b"", "exit 101")).contains("exit status 101"));
+        assert!(sentence(outcome(b"", "kill -KILL $$")).contains("SIGKILL"));
+    }
+}

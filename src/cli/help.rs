@@ -54,17 +54,31 @@ Environment:
     )
 }
 
-/// The documented options, one or two lines each.
+/// Where the meaning of an option begins, and how wide a line may be.
+const COLUMN: usize = 26;
+const WIDTH: usize = 80;
+
+/// The documented options, each with its meaning in a column of its own.
 fn options() -> String {
     let mut out = String::new();
     for entry in TABLE.iter().filter(|entry| !entry.help.is_empty()) {
-        let form = match entry.value {
-            "" => entry.name.to_owned(),
-            value => format!("{}={value}", entry.name),
+        let mut line = match entry.value {
+            "" => format!("  {}", entry.name),
+            value => format!("  {}={value}", entry.name),
         };
-        let gap =
-            if form.len() > 22 { "\n".to_owned() + &" ".repeat(26) } else { " ".repeat(24 - form.len()) };
-        out += &format!("  {form}{gap}{}\n", entry.help);
+        if line.len() + 1 >= COLUMN {
+            out += &format!("{line}\n");
+            line.clear();
+        }
+        line = format!("{line:<width$}", width = COLUMN - 1);
+        for word in entry.help.split(' ') {
+            if line.len() + 1 + word.len() > WIDTH {
+                out += &format!("{line}\n");
+                line = " ".repeat(COLUMN - 1);
+            }
+            line += &format!(" {word}");
+        }
+        out += &format!("{line}\n");
     }
     out
 }
@@ -80,5 +94,6 @@ mod tests {
             assert!(help.contains(&format!("\n  {}", entry.name)), "{}", entry.name);
         }
         assert!(!help.contains("fast_ino"));
+        assert!(options().lines().all(|line| line.len() <= WIDTH), "{}", options());
     }
 }

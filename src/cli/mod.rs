@@ -62,7 +62,10 @@ fn run(command: Command) -> Outcome {
         Command::Ls(args) => ls::ls(args),
         Command::Demo(args) => demo::demo(args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "stratafs", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "stratafs", &mut script);
+            // A reader such as `head` may have seen enough.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
             Ok(())
         }
     }

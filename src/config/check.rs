@@ -246,6 +246,12 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
         }
     }
     if !config.nonempty && !is_empty(&shown, path)? {
+        if above.first().is_some_and(|parent| parent.0 != identity.0) {
+            return setup(format!(
+                "{shown} carries a mount already, and that is not empty: unmount it with `umount {path:?}`, name an \
+                 empty directory or give `-o nonempty`"
+            ));
+        }
         return setup(format!(
             "{shown} is not empty, and the mount would hide what is in it: name an empty directory or give `-o nonempty`"
         ));

@@ -162,6 +162,7 @@ fn a_mountpoint_with_names_needs_a_word_or_to_be_a_layer() {
     tree.dir("m/name");
     says(&tree.refusal(|_| ()), &["not empty", "-o nonempty"]);
     assert_eq!(tree.refusal(|c| c.nonempty = true), "");
+    says(&tree.refusal(|c| c.mountpoint = "/proc".into()), &["carries a mount already", "umount"]);
     tree.dir("l2/name");
     tree.dir("u/name");
     assert_eq!(tree.refusal(|c| c.mountpoint = c.lowers[1].clone()), "");

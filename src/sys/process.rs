@@ -23,3 +23,17 @@ pub fn close_inherited() {
     // An old kernel answers ENOSYS and the descriptors stay open, as for any other daemon.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_split() {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || held.recv().is_err());
+        assert_eq!(fork().err(), Some(Errno::EBUSY));
+        drop(hold);
+        assert!(thread.join().expect("thread"));
+    }
+}
