@@ -6,9 +6,11 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod config;
 pub mod copy_up;
 pub mod error;
+pub mod fuse;
 pub mod inode;
 pub mod layer;
 pub mod merge;

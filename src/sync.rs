@@ -156,10 +156,10 @@ mod tests {
             let _outer = outer.lock();
             let _inner = inner.lock();
         }
-        let wrong = std::panic::catch_unwind(|| {
+        let wrong = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _inner = inner.lock();
             let _outer = outer.lock();
-        });
+        }));
         assert!(wrong.is_err());
     }
 }

@@ -101,3 +101,10 @@ pub(super) fn from_root(path: std::ffi::OsString) -> Result<Redirect> {
     }
     Ok(redirect)
 }
+
+impl Overlay {
+    /// Where a symlink leads.
+    pub fn readlink(&self, ino: Ino) -> Result<std::ffi::OsString> {
+        self.inode(ino)?.with(|at| name::readlink(at).call("readlinkat"))
+    }
+}

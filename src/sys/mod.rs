@@ -16,6 +16,7 @@ pub mod fault;
 pub mod handle;
 pub mod name;
 pub mod open;
+pub mod process;
 pub mod stat;
 pub mod xattr;
 
