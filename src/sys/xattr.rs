@@ -47,15 +47,19 @@ impl SetMode {
     }
 }
 
-fn at_flags(at: At<'_>) -> libc::c_uint {
-    (if at.is_fd() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW }) as libc::c_uint
+const AT_FLAGS: libc::c_uint = libc::AT_SYMLINK_NOFOLLOW as libc::c_uint;
+
+/// The new calls do not take an `O_PATH` descriptor itself, but a name in it: a directory is its own dot.
+fn name_of(at: At<'_>) -> &std::ffi::OsStr {
+    if at.is_fd() { std::ffi::OsStr::new(".") } else { at.name }
 }
 
-/// Runs the new call, and the old one where the new one is missing.
-fn either<T>(new: impl FnOnce() -> Result<T>, old: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs the new call, and the old one where the new one is missing, or cannot name the object.
+fn either<T>(at: At<'_>, new: impl FnOnce() -> Result<T>, old: impl FnOnce() -> Result<T>) -> Result<T> {
     if HAS_XATTRAT.load(Ordering::Relaxed) {
         match new() {
             Err(Errno::ENOSYS) => HAS_XATTRAT.store(false, Ordering::Relaxed),
+            Err(Errno::ENOTDIR) if at.is_fd() => {}
             result => return result,
         }
     }
@@ -72,16 +76,17 @@ fn follows(at: At<'_>) -> bool {
 pub fn get_into(at: At<'_>, attribute: &CStr, value: &mut [u8]) -> Result<usize> {
     let (room, len) = (value.as_mut_ptr(), value.len());
     either(
+        at,
         || {
             let args = XattrArgs { value: room as u64, size: len as u32, flags: 0 };
-            let got = at.name.with_nix_path(|name| {
+            let got = name_of(at).with_nix_path(|name| {
                 // SAFETY: names are NUL-terminated, `args` names `value` and its length; all live through the call.
                 unsafe {
                     libc::syscall(
                         SYS_GETXATTRAT,
                         at.dir.as_raw_fd(),
                         name.as_ptr(),
-                        at_flags(at),
+                        AT_FLAGS,
                         attribute.as_ptr(),
                         &raw const args,
                         size_of::<XattrArgs>(),
@@ -121,20 +126,21 @@ pub fn get(at: At<'_>, attribute: &CStr) -> Result<Option<Vec<u8>>> {
 pub fn set(at: At<'_>, attribute: &CStr, value: &[u8], mode: SetMode) -> Result<()> {
     fault::point()?;
     either(
+        at,
         || {
             let args = XattrArgs {
                 value: value.as_ptr() as u64,
                 size: u32::try_from(value.len()).map_err(|_| Errno::E2BIG)?,
                 flags: mode.flags() as u32,
             };
-            let done = at.name.with_nix_path(|name| {
+            let done = name_of(at).with_nix_path(|name| {
                 // SAFETY: names are NUL-terminated, `args` names `value` and its length; all live through the call.
                 unsafe {
                     libc::syscall(
                         SYS_SETXATTRAT,
                         at.dir.as_raw_fd(),
                         name.as_ptr(),
-                        at_flags(at),
+                        AT_FLAGS,
                         attribute.as_ptr(),
                         &raw const args,
                         size_of::<XattrArgs>(),
@@ -160,15 +166,16 @@ pub fn set(at: At<'_>, attribute: &CStr, value: &[u8], mode: SetMode) -> Result<
 pub fn remove(at: At<'_>, attribute: &CStr) -> Result<()> {
     fault::point()?;
     either(
+        at,
         || {
-            let done = at.name.with_nix_path(|name| {
+            let done = name_of(at).with_nix_path(|name| {
                 // SAFETY: both strings are NUL-terminated and live through the call.
                 unsafe {
                     libc::syscall(
                         SYS_REMOVEXATTRAT,
                         at.dir.as_raw_fd(),
                         name.as_ptr(),
-                        at_flags(at),
+                        AT_FLAGS,
                         attribute.as_ptr(),
                     )
                 }
@@ -189,11 +196,12 @@ pub fn remove(at: At<'_>, attribute: &CStr) -> Result<()> {
 fn list_into(at: At<'_>, buffer: &mut [u8]) -> Result<usize> {
     let (room, len) = (buffer.as_mut_ptr(), buffer.len());
     either(
+        at,
         || {
-            let got = at.name.with_nix_path(|name| {
+            let got = name_of(at).with_nix_path(|name| {
                 // SAFETY: `name` is NUL-terminated, `buffer` writable for its length; both live through the call.
                 unsafe {
-                    libc::syscall(SYS_LISTXATTRAT, at.dir.as_raw_fd(), name.as_ptr(), at_flags(at), room, len)
+                    libc::syscall(SYS_LISTXATTRAT, at.dir.as_raw_fd(), name.as_ptr(), AT_FLAGS, room, len)
                 }
             })?;
             Errno::result(got).map(|n| n as usize)
