@@ -1,0 +1,14 @@
+//! Black-box tests of real mounts, one file per verb. They know the command line and the layers, nothing else.
+//! Start reading in `common`, then in `coherence`.
+
+#![allow(unsafe_code, clippy::unwrap_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod coherence;
+mod copy_up;
+mod link;
+mod lookup;
+mod remove;
+mod rename;
