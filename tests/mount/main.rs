@@ -8,7 +8,11 @@ mod common;
 
 mod coherence;
 mod copy_up;
+mod create;
+mod data;
 mod link;
 mod lookup;
+mod open;
+mod readdir;
 mod remove;
 mod rename;
