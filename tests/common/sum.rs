@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -48,8 +49,7 @@ fn entry(path: &Path) -> Entry {
     let m = path.symlink_metadata().unwrap_or_else(at);
     let kind = m.file_type();
     let content = if kind.is_file() {
-        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Sha256::digest(bytes).to_vec()
+        digest(path)
     } else if kind.is_symlink() {
         std::fs::read_link(path).unwrap().into_os_string().into_encoded_bytes()
     } else {
@@ -70,6 +70,15 @@ fn entry(path: &Path) -> Entry {
         content,
         xattrs,
     }
+}
+
+/// Digest of a file's bytes. Looking must not move the access time, where that can be had.
+fn digest(path: &Path) -> Vec<u8> {
+    let quiet = sys::open(path, libc::O_RDONLY | libc::O_NOATIME, 0);
+    let mut file = quiet.or_else(|_| sys::open(path, libc::O_RDONLY, 0)).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    Sha256::digest(bytes).to_vec()
 }
 
 /// What differs between two looks, one line per object; empty if nothing does.

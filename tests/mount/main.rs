@@ -6,13 +6,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attr;
 mod coherence;
 mod copy_up;
 mod create;
 mod data;
 mod link;
 mod lookup;
+mod mmap;
 mod open;
+mod orphan;
+mod privs;
 mod readdir;
 mod remove;
 mod rename;
+mod xattr;
