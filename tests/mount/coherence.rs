@@ -2,7 +2,7 @@
 //!
 //! A reader opens a lower file read-only and maps it; a writer opens the same file, writes, closes. The lower's
 //! bytes are unchanged, the upper has the data, the reader's descriptor and map see the new bytes.
-//! Departs: kernel overlayfs, overlayfs.rst "Non-standard behavior", where both stay with the old ones.
+//! Departs: kernel overlayfs, overlayfs.rst "Non-standard behavior", where the map stays with the old ones.
 
 use crate::common::*;
 
@@ -21,7 +21,7 @@ fn fixture() -> Option<Fixture> {
 }
 
 fn departing() -> Option<Fixture> {
-    fixture()?.departs("a descriptor opened before copy-up stays with the lower file")
+    fixture()?.departs("a map made before copy-up stays with the lower file")
 }
 
 /// The lower has `o`, the upper and the mount have `new`.
@@ -34,7 +34,7 @@ fn settled(f: &mut Fixture, new: &[u8]) {
 
 #[test]
 fn reader_sees_what_a_writer_wrote() {
-    let Some(mut f) = departing() else { return };
+    let Some(mut f) = fixture() else { return };
     let reader = ro(f.p("d/f"));
     assert_eq!(through(&reader), page(b'o'));
     fs::write(f.p("d/f"), page(b'n')).unwrap();
@@ -100,7 +100,7 @@ fn page_untouched_before_copy_up_is_new() {
 
 #[test]
 fn truncation_is_seen_by_the_reader() {
-    let Some(mut f) = departing() else { return };
+    let Some(mut f) = fixture() else { return };
     let reader = ro(f.p("d/f"));
     assert_eq!(through(&reader).len(), 3 * PAGE);
     sys::truncate(f.p("d/f"), 10).unwrap();
@@ -116,7 +116,7 @@ fn truncation_is_seen_by_the_reader() {
 
 #[test]
 fn truncating_open_is_seen_by_the_reader() {
-    let Some(mut f) = departing() else { return };
+    let Some(mut f) = fixture() else { return };
     let reader = ro(f.p("d/f"));
     assert_eq!(through(&reader).len(), 3 * PAGE);
     let writer = sys::open(f.p("d/f"), libc::O_WRONLY | libc::O_TRUNC, 0).unwrap();
@@ -130,7 +130,7 @@ fn truncating_open_is_seen_by_the_reader() {
 /// Source: open(2); two opens for writing of one inode share its bytes whichever came first.
 #[test]
 fn many_opens_in_any_order_share_bytes() {
-    let Some(mut f) = departing() else { return };
+    let Some(mut f) = fixture() else { return };
     let r1 = ro(f.p("d/f"));
     let w1 = rw(f.p("d/f"));
     let r2 = ro(f.p("d/f"));
@@ -210,7 +210,7 @@ fn rename_between_open_and_write() {
 
 #[test]
 fn chmod_between_open_and_write() {
-    let Some(f) = departing() else { return };
+    let Some(f) = fixture() else { return };
     let reader = ro(f.p("d/f"));
     sys::chmod(f.p("d/f"), 0o600).unwrap();
     assert_eq!(reader.metadata().unwrap().mode() & 0o7777, 0o600);
@@ -235,7 +235,7 @@ fn unlinked_lower_file_is_read_to_the_end() {
 
 #[test]
 fn writer_of_an_unlinked_file_writes_on() {
-    let Some(mut f) = departing() else { return };
+    let Some(mut f) = fixture() else { return };
     let reader = ro(f.p("d/f"));
     let writer = rw(f.p("d/f"));
     writer.write_all_at(b"1", 0).unwrap();

@@ -96,7 +96,7 @@ fn a_removed_working_directory() {
         sys::private_fs(|| {
             nix::unistd::chdir(&path).unwrap();
             sys::rmdir(&path).unwrap();
-            assert_eq!(fs::metadata(".").unwrap().file_type().is_dir(), true);
+            assert!(fs::metadata(".").unwrap().is_dir());
             assert_eq!(err(fs::write("new", "x")), Errno::ENOENT);
             assert_eq!(sys::mkdir("sub", 0o755), Err(Errno::ENOENT));
             assert_eq!(err(fs::read("old")), Errno::ENOENT);
