@@ -103,13 +103,26 @@ impl Done {
 pub fn run(cmd: &mut Command) -> Done {
     let (out, errs) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     cmd.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(errs.try_clone().unwrap());
-    let mut child = cmd.spawn().unwrap_or_else(|e| panic!("{cmd:?}: {e}"));
+    let mut child = spawn(cmd);
     let code = wait(&mut child, Duration::from_secs(60));
     if code.is_none() {
         let _ = child.kill();
         let _ = child.wait();
     }
     Done { code, out: read_all(&out), err: read_all(&errs) }
+}
+
+/// Starts a command. A program written just now is busy for a moment where another test forks while it is open.
+pub fn spawn(cmd: &mut Command) -> Child {
+    for _ in 0..100 {
+        match cmd.spawn() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            r => return r.unwrap_or_else(|e| panic!("{cmd:?}: {e}")),
+        }
+    }
+    panic!("{cmd:?}: text file busy");
 }
 
 /// The exit code of a child, if it ends in time and by itself.
@@ -224,6 +237,15 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         *self.state.0.lock().unwrap() = true;
         self.state.1.notify_all();
+    }
+}
+
+/// A mount of a test's own that goes, lazily, when this is dropped.
+pub struct Umount(pub PathBuf);
+
+impl Drop for Umount {
+    fn drop(&mut self) {
+        free(&self.0);
     }
 }
 
@@ -387,7 +409,15 @@ impl Fixture {
     #[track_caller]
     pub fn unmount(&mut self) {
         assert!(self.mounted, "not mounted");
-        let done = run(Command::new(program()).arg("umount").arg(self.p("")));
+        let mut done = run(Command::new(program()).arg("umount").arg(self.p("")));
+        for _ in 0..20 {
+            // A process that another test has just forked may keep our files for a moment, until its exec.
+            if done.code == Some(0) || mounts_at(&self.p("")).is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            done = run(Command::new(program()).arg("umount").arg(self.p("")));
+        }
         assert_eq!(done.code, Some(0), "umount failed: {}", done.err);
         assert_eq!(mounts_at(&self.p("")), [], "still mounted after umount");
         self.mounted = false;

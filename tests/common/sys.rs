@@ -330,11 +330,13 @@ fn on_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Runs `f` in a forked process and returns what it returned, 0 to 100. `f` should do little but system calls.
+/// Runs `f` in a forked process and returns what it returned, 0 to 100. `f` should do little but system calls, and
+/// has no descriptors but the standard ones: else it would keep files and mounts of other tests in use.
 pub fn in_child(f: impl FnOnce() -> i32) -> i32 {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork: {}", Errno::last());
     if pid == 0 {
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
         let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101);
         unsafe { libc::_exit(code) };
     }

@@ -148,6 +148,7 @@ fn a_second_mount_of_the_same_upper_is_refused() {
     f.mount();
     let second = f.dir().join("mnt2");
     fs::create_dir(&second).unwrap();
+    let _guard = Umount(second.clone());
     let mut cmd = Command::new(program());
     cmd.arg("mount")
         .arg("-l")

@@ -183,12 +183,3 @@ fn a_full_upper() {
     assert_eq!(text(small.join("upper/small")), "changed");
     drop(guard);
 }
-
-struct Umount(std::path::PathBuf);
-
-impl Drop for Umount {
-    fn drop(&mut self) {
-        // Lazily: after a failure the mount above may still use it.
-        unsafe { libc::umount2(sys::c(&self.0).as_ptr(), libc::MNT_DETACH) };
-    }
-}

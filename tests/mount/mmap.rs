@@ -109,7 +109,7 @@ fn a_running_program_can_be_replaced() {
     let Some(mut f) = Fixture::new(1) else { return };
     f.lower(0).file("prog", fs::read("/bin/sleep").unwrap()).mode(0o755);
     f.mount();
-    let mut child = Command::new(f.p("prog")).arg("30").spawn().unwrap();
+    let mut child = spawn(Command::new(f.p("prog")).arg("30"));
     fs::write(f.p("tmp"), "#!/bin/sh\necho new\n").unwrap();
     sys::chmod(f.p("tmp"), 0o755).unwrap();
     sys::rename(f.p("tmp"), f.p("prog")).unwrap();
