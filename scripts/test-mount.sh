@@ -21,7 +21,12 @@ fusermount)
     cp "$tests" "$dir/mount"
     cp "${STRATAFS_BIN:-target/debug/stratafs}" "$dir/stratafs"
     uid=${STRATAFS_TEST_UID:-1000}
-    STRATAFS_BIN="$dir/stratafs" setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"
+    # In a mount namespace of their own, where /dev/fuse is open to everybody as on most machines.
+    mknod -m 666 "$dir/fuse" c 10 229
+    export STRATAFS_BIN="$dir/stratafs"
+    unshare -m sh -ec 'dir=$1 uid=$2; shift 2
+        mount --bind "$dir/fuse" /dev/fuse
+        setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"' sh "$dir" "$uid" "$@"
     ;;
 *)
     echo "mode '$mode': root, userns or fusermount" >&2
