@@ -494,6 +494,17 @@ fn join(base: PathBuf, path: &Path) -> PathBuf {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
+        self.finish();
+        if mode() != Mode::Root {
+            // What a test or a daemon closed to its owner must not keep the directory from going.
+            let _ = run(Command::new("chmod").args(["-R", "u+rwX"]).arg(self.dir()));
+        }
+    }
+}
+
+impl Fixture {
+    /// The last look at the layers. After a failure it only tells, since a second panic would hide the first.
+    fn finish(&mut self) {
         let flag = self.watchdog.bit.clone();
         let bit = || flag.load(Ordering::SeqCst);
         if std::thread::panicking() || bit() {
