@@ -1,0 +1,35 @@
+#!/bin/sh
+# Runs the mount tests: scripts/test-mount.sh [root|userns|fusermount] [arguments of the test program]
+#
+# userns:      inside a user and mount namespace of its own, where this caller is root and may mount FUSE
+# fusermount:  as the ordinary user STRATAFS_TEST_UID (1000), where every mount goes through fusermount3
+set -eu
+mode=${1:-root}
+[ $# -gt 0 ] && shift
+cd "$(dirname "$0")/.."
+cargo build --quiet --bins
+tests=$(cargo test --no-run --test mount --message-format=json | sed -n 's/.*"executable":"\([^"]*\/mount-[^"]*\)".*/\1/p')
+export STRATAFS_TEST_MODE="$mode"
+case $mode in
+root) exec "$tests" "$@" ;;
+userns) exec unshare -Urm "$tests" "$@" ;;
+fusermount)
+    # The user must reach the programs: they are copied where everybody may read.
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    chmod 755 "$dir"
+    cp "$tests" "$dir/mount"
+    cp "${STRATAFS_BIN:-target/debug/stratafs}" "$dir/stratafs"
+    uid=${STRATAFS_TEST_UID:-1000}
+    # In a mount namespace of their own, where /dev/fuse is open to everybody as on most machines.
+    mknod -m 666 "$dir/fuse" c 10 229
+    export STRATAFS_BIN="$dir/stratafs"
+    unshare -m sh -ec 'dir=$1 uid=$2; shift 2
+        mount --bind "$dir/fuse" /dev/fuse
+        setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"' sh "$dir" "$uid" "$@"
+    ;;
+*)
+    echo "mode '$mode': root, userns or fusermount" >&2
+    exit 2
+    ;;
+esac

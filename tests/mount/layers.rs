@@ -1,0 +1,161 @@
+//! How many layers there may be, which may be read-only, and what is refused.
+
+use crate::common::*;
+
+#[test]
+fn five_hundred_lowers() {
+    let Some(mut f) = Fixture::new(500) else { return };
+    for i in 0..500 {
+        f.lower(i).file(format!("only/{i}"), format!("{i}")).file("all", format!("{i}"));
+    }
+    f.lower(499).file("bottom", "deep down").file("hidden", "x");
+    f.lower(250).whiteout("hidden");
+    f.mount();
+    fs::write(f.p("only/499"), "changed").unwrap();
+    sys::unlink(f.p("only/123")).unwrap();
+    f.check(|m| {
+        assert_eq!(names(m), ["all", "bottom", "only"]);
+        assert_eq!([text(m.join("all")), text(m.join("bottom"))], ["0", "deep down"]);
+        assert_eq!(dents(m.join("only")).len(), 499);
+        assert_eq!([text(m.join("only/498")), text(m.join("only/499"))], ["498", "changed"]);
+        assert_eq!(missing(m.join("only/500")), Errno::ENOENT);
+    });
+}
+
+#[test]
+fn without_upper_nothing_can_be_changed() {
+    let Some(mut f) = Fixture::read_only(2) else { return };
+    f.lower(1).file("f", "1").dir("d").symlink("s", "f").mode(0o644);
+    f.lower(0).file("g", "0");
+    f.mount();
+    refuses_all(&f);
+    f.check(|m| {
+        assert_eq!(names(m), ["d", "f", "g", "s"]);
+        assert_eq!([text(m.join("f")), text(m.join("g")), text(m.join("s"))], ["1", "0", "1"]);
+    });
+}
+
+#[test]
+fn option_ro_refuses_changes_too() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).file("f", "1").dir("d").symlink("s", "f");
+    f.upper().file("g", "u");
+    f.options.push("ro".into());
+    f.mount();
+    refuses_all(&f);
+    f.unmount();
+    assert_eq!(names(f.up("")), ["g"]);
+}
+
+fn refuses_all(f: &Fixture) {
+    let refused = Err(Errno::EROFS);
+    assert_eq!(err(fs::write(f.p("f"), "x")), Errno::EROFS);
+    assert_eq!(err(fs::write(f.p("new"), "x")), Errno::EROFS);
+    assert_eq!(sys::open(f.p("f"), libc::O_RDWR, 0).err(), Some(Errno::EROFS));
+    assert_eq!(sys::mkdir(f.p("new"), 0o755), refused);
+    assert_eq!(sys::mknod(f.p("new"), libc::S_IFIFO | 0o600, 0), refused);
+    assert_eq!(sys::symlink("x", f.p("new")), refused);
+    assert_eq!(sys::link(f.p("f"), f.p("new")), refused);
+    assert_eq!(sys::unlink(f.p("f")), refused);
+    assert_eq!(sys::rmdir(f.p("d")), refused);
+    assert_eq!(sys::rename(f.p("f"), f.p("new")), refused);
+    assert_eq!(sys::chmod(f.p("f"), 0o600), refused);
+    assert_eq!(sys::lchown(f.p("f"), 0, 0), refused);
+    assert_eq!(sys::truncate(f.p("f"), 0), refused);
+    assert_eq!(sys::utimens(f.p("f"), (1, 1), (1, 1)), refused);
+    assert_eq!(sys::setxattr(f.p("f"), "user.a", b"1", 0), refused);
+    assert_eq!(sys::removexattr(f.p("f"), "user.a"), refused);
+    assert_eq!(sys::access(f.p("f"), libc::W_OK), refused);
+    // Names that exist are said to exist before anything else.
+    let excl = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
+    assert_eq!(sys::open(f.p("f"), excl, 0o600).err(), Some(Errno::EEXIST));
+    assert_eq!(sys::mkdir(f.p("d"), 0o755), Err(Errno::EEXIST));
+}
+
+#[test]
+fn a_read_only_mount_may_be_mapped_and_run() {
+    let Some(mut f) = Fixture::read_only(1) else { return };
+    f.lower(0).file("prog", fs::read("/bin/echo").unwrap()).mode(0o755).file("f", "mapped");
+    f.mount();
+    f.check(|m| {
+        let map = Map::shared(&ro(m.join("f")), 6);
+        assert_eq!(map.get(), b"mapped");
+        assert_eq!(run(std::process::Command::new(m.join("prog")).arg("hi")).ok().out, "hi\n");
+    });
+}
+
+#[test]
+fn an_upper_filled_before_is_shown() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).file("a", "low").file("d/x", "low");
+    f.mount();
+    fs::write(f.p("a"), "up").unwrap();
+    sys::rename(f.p("d"), f.p("e")).unwrap();
+    f.unmount();
+    // The layers may be looked at between mounts, and the upper moved with its workdir.
+    let (upper, work) = (f.dir().join("upper2"), f.dir().join("work2"));
+    fs::rename(f.up(""), &upper).unwrap();
+    fs::rename(f.work(""), &work).unwrap();
+    fs::rename(&upper, f.up("")).unwrap();
+    fs::rename(&work, f.work("")).unwrap();
+    f.mount();
+    f.check(|m| {
+        assert_eq!(text(m.join("a")), "up");
+        assert_eq!(text(m.join("e/x")), "low");
+    });
+}
+
+#[test]
+fn the_upper_becomes_a_lower() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).file("a", "base").file("d/x", "base").file("d/y", "base").file("gone", "base");
+    f.mount();
+    fs::write(f.p("a"), "second").unwrap();
+    sys::unlink(f.p("gone")).unwrap();
+    sys::unlink(f.p("d/x")).unwrap();
+    sys::rename(f.p("d"), f.p("e")).unwrap();
+    let view = sum::tree(&f.p(""));
+    f.unmount();
+    let Some(mut g) = Fixture::read_only(2) else { return };
+    fs::remove_dir(g.low(0, "")).unwrap();
+    fs::remove_dir(g.low(1, "")).unwrap();
+    let cp = |from, to| run(std::process::Command::new("cp").arg("-a").arg(from).arg(to)).ok();
+    cp(f.up(""), g.low(0, ""));
+    cp(f.low(0, ""), g.low(1, ""));
+    g.mount();
+    let again = sum::tree(&g.p(""));
+    let strip = |t: sum::Tree| t.into_iter().map(|(p, e)| (p, (e.mode, e.owner, e.size, e.content)));
+    assert!(strip(view).eq(strip(again)), "the same stack without a writable layer shows another tree");
+}
+
+#[test]
+fn bad_layers_are_refused_with_one_sentence() {
+    let Some(f) = Fixture::new(1).and_then(|f| f.departs("it has its own words")) else { return };
+    let (missing_dir, file) = (f.dir().join("missing"), f.dir().join("file"));
+    fs::write(&file, "").unwrap();
+    let cases = [
+        (vec!["-l", missing_dir.to_str().unwrap()], "missing"),
+        (vec!["-l", file.to_str().unwrap()], "file"),
+        (vec!["-l", f.low(0, "").to_str().unwrap(), "-u", missing_dir.to_str().unwrap()], "missing"),
+        (vec!["-l", f.low(0, "").to_str().unwrap(), "-o", "no_such_option"], "no_such_option"),
+    ]
+    .map(|(args, word)| (args.into_iter().map(String::from).collect::<Vec<_>>(), word));
+    for (args, word) in cases {
+        let done = run(std::process::Command::new(program()).arg("mount").args(&args).arg(f.p("")));
+        assert!(done.code.is_some_and(|c| c != 0), "{args:?}: {done:?}");
+        assert!(done.err.contains(word), "{args:?}: {:?} does not name {word}", done.err);
+        assert_eq!(done.err.trim_end().lines().count(), 1, "{args:?}: {:?}", done.err);
+        assert_eq!(mounts_at(&f.p("")), []);
+        assert_eq!(daemons_of(&f.p("")), [] as [i32; 0]);
+    }
+}
+
+#[test]
+fn a_broken_mark_refuses_rather_than_lies() {
+    let Some(mut f) = Fixture::new(2).and_then(Fixture::need_root) else { return };
+    f.lower(1).file("d/x", "1").file("ok", "1");
+    f.lower(0).dir("d").xattr("trusted.overlay.redirect", "../escape/../../etc");
+    f.mount();
+    assert!([Errno::EIO, Errno::EINVAL, Errno::ESTALE].contains(&missing(f.p("d"))));
+    assert_eq!(text(f.p("ok")), "1");
+}

@@ -1,0 +1,30 @@
+//! Black-box tests of real mounts, one file per verb. They know the command line and the layers, nothing else.
+//! Start reading in `common`, then in `coherence`.
+
+#![allow(unsafe_code, clippy::unwrap_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attr;
+mod coherence;
+mod copy_up;
+mod create;
+mod daemon;
+mod data;
+mod layers;
+mod limits;
+mod link;
+mod locks;
+mod lookup;
+mod mmap;
+mod names;
+mod open;
+mod orders;
+mod orphan;
+mod privs;
+mod readdir;
+mod remove;
+mod rename;
+mod stress;
+mod xattr;
