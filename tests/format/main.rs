@@ -8,13 +8,13 @@
 
 mod combinations;
 //mod foreign;
-//mod interchange;
+mod interchange;
 mod layer;
 //mod marks;
 mod mount;
 //mod numbers;
 mod odd_marks;
-//mod ops;
+mod ops;
 mod seen;
 mod snapshot;
 //mod special;
