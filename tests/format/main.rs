@@ -10,7 +10,7 @@ mod combinations;
 //mod foreign;
 mod interchange;
 mod layer;
-//mod marks;
+mod marks;
 mod mount;
 //mod numbers;
 mod odd_marks;
