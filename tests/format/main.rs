@@ -7,15 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod combinations;
-//mod foreign;
+mod foreign;
 mod interchange;
 mod layer;
 mod marks;
 mod mount;
-//mod numbers;
+mod numbers;
 mod odd_marks;
 mod ops;
 mod seen;
 mod snapshot;
-//mod special;
+mod special;
 mod sys;

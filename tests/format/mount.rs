@@ -121,20 +121,30 @@ impl Mount {
 
     /// Unmounts and waits until the layers are free.
     pub fn end(mut self) {
-        match self.by {
-            By::Kernel => umount2(&self.point, MntFlags::empty()).unwrap(),
-            By::Strata => {
-                let mut command = Command::new(program());
-                command.arg("umount").arg(&self.point);
-                let status = run(command, &self.log);
-                assert!(status.success(), "stratafs umount: {status}\n{}", self.log());
-                await_end(&self.point);
-                let log = self.log();
-                assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
-            }
+        // A process that another test thread is about to start holds, until it runs its program, what we have had open.
+        let end = Instant::now() + Duration::from_secs(3);
+        while let Err(reason) = self.unmount() {
+            assert!(Instant::now() < end, "{reason}\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        if self.by == By::Strata {
+            await_end(&self.point);
+            let log = self.log();
+            assert!(!log.contains("panicked"), "the daemon panicked:\n{log}");
         }
         assert!(device(&self.point).is_none(), "{} is still mounted", self.point.display());
         self.watch = None;
+    }
+
+    /// Asks once for the end of the mount.
+    fn unmount(&self) -> Result<(), String> {
+        if self.by == By::Kernel {
+            return umount2(&self.point, MntFlags::empty()).map_err(|error| error.to_string());
+        }
+        let mut command = Command::new(program());
+        command.arg("umount").arg(&self.point);
+        let status = run(command, &self.log);
+        status.success().then_some(()).ok_or_else(|| format!("stratafs umount: {status}"))
     }
 
     /// What the command line and the daemon said.
