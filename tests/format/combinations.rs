@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::layer::{Layer, TRUSTED, USER};
 use crate::mount::{By, Stack, ready, scratch};
-use crate::seen::look;
+use crate::seen::{assert_not_stale, look};
 use crate::snapshot::{Untouched, differences, summary};
 
 /// What one layer says about a name.
@@ -15,7 +15,7 @@ enum Kind {
     File,
     Dir,
     Opaque,
-    /// A directory with a redirect to a sibling, which every layer has.
+    /// A directory with a redirect to a sibling, which every lower layer has.
     Relative,
     /// ... to a sibling that no layer has.
     RelativeLost,
@@ -53,8 +53,11 @@ const KINDS: [(Kind, &str); 12] = [
     (MetacopyLost, "metalost"),
 ];
 
-/// Layers of the product.
-const DEPTH: usize = 4;
+/// Layers of the product: four, or what `STRATAFS_DEPTH` says, for those in a hurry.
+fn depth() -> usize {
+    std::env::var("STRATAFS_DEPTH").map_or(4, |text| text.parse().unwrap())
+}
+
 /// The directory of the names.
 const PLACE: &str = "place";
 
@@ -82,7 +85,7 @@ const WRITABLE: Form = Form { writable: true, ..READ_ONLY };
 /// Says in `layer` what `kind` means for `name`.
 fn make(layer: &Layer, kind: Kind, name: &str) {
     let path = &format!("{PLACE}/{name}");
-    let redirected = |to: &str| {
+    let redirected = |to: String| {
         layer.dir(path);
         layer.mark(path, "redirect", to.as_bytes());
     };
@@ -95,14 +98,31 @@ fn make(layer: &Layer, kind: Kind, name: &str) {
             layer.dir(path);
             layer.mark(path, "opaque", b"y");
         }
-        Relative => redirected("sibling"),
-        RelativeLost => redirected("lost"),
-        Absolute => redirected("/other/target"),
-        AbsoluteLost => redirected("/other/lost"),
+        Relative => redirected(format!("{name}.target")),
+        RelativeLost => redirected("lost".to_owned()),
+        Absolute => redirected(format!("/other/{name}")),
+        AbsoluteLost => redirected("/other/lost".to_owned()),
         Metacopy => layer.metacopy(path, ""),
-        MetacopyAbsolute => layer.metacopy(path, "/other/data"),
+        MetacopyAbsolute => layer.metacopy(path, &format!("/data/{name}")),
         MetacopyLost => layer.metacopy(path, "/other/lost"),
         XattrWhiteout => layer.xattr_whiteout(path),
+    }
+}
+
+/// Makes in `layer` what the redirects of a name lead to. Each name has its own targets: to the kernel, two names in an upper
+/// that lead to one lower object are stale. For that reason siblings are hidden by the top layer, which no redirect reads.
+fn targets(layer: &Layer, said: &[(Kind, &str)], name: &str) {
+    let any = |kind: Kind| said.iter().any(|(said, _)| *said == kind);
+    if any(Relative) && layer.number == 0 {
+        layer.whiteout(&format!("{PLACE}/{name}.target"));
+    } else if any(Relative) {
+        layer.small_dir(&format!("{PLACE}/{name}.target"));
+    }
+    if any(Absolute) {
+        layer.small_dir(&format!("other/{name}"));
+    }
+    if any(MetacopyAbsolute) {
+        layer.file(&format!("data/{name}"));
     }
 }
 
@@ -110,28 +130,27 @@ fn make(layer: &Layer, kind: Kind, name: &str) {
 /// first once more: the kernel gets an upper of its own, since it writes marks into an upper while looking.
 fn build(home: &Path, form: Form, top: usize) -> (Vec<Layer>, Vec<String>) {
     let mut layers: Vec<Layer> =
-        (0..DEPTH).map(|number| Layer::new(home, &format!("layer{number}"), number, form.space)).collect();
+        (0..depth()).map(|number| Layer::new(home, &format!("layer{number}"), number, form.space)).collect();
     layers.push(Layer::new(home, "twin", 0, form.space));
     for layer in &layers {
-        layer.dir("other/target");
-        layer.file("other/data");
-        layer.dir(&format!("{PLACE}/sibling"));
+        ["other", "data", PLACE].iter().for_each(|dir| layer.bare_dir(dir));
         if form.xattr_whiteouts && (layer.number > 0 || !form.writable) {
             layer.mark(PLACE, "opaque", b"x");
         }
     }
     let kinds = form.kinds;
     let mut names = Vec::new();
-    for number in 0..kinds.len().pow(DEPTH as u32 - 1) {
+    for number in 0..kinds.len().pow(depth() as u32 - 1) {
         let mut rest = number;
         let mut said = vec![kinds[top]];
-        for _ in 1..DEPTH {
+        for _ in 1..depth() {
             said.push(kinds[rest % kinds.len()]);
             rest /= kinds.len();
         }
         let name = said.iter().map(|(_, word)| *word).collect::<Vec<_>>().join("-");
         for (layer, (kind, _)) in layers.iter().zip(said.iter().chain(&said[..1])) {
             make(layer, *kind, &name);
+            targets(layer, &said, &name);
         }
         names.push(name);
     }
@@ -143,7 +162,7 @@ fn chunk(form: Form, top: usize) -> Vec<String> {
     let home = scratch(true);
     let (layers, names) = build(home.path(), form, top);
     let roots: Vec<PathBuf> = layers.iter().map(|layer| layer.root.clone()).collect();
-    let lowers = &roots[usize::from(form.writable)..DEPTH];
+    let lowers = &roots[usize::from(form.writable)..depth()];
     let stack = |upper: &PathBuf| {
         let work = upper.with_extension("work");
         std::fs::create_dir(&work).unwrap();
@@ -158,10 +177,11 @@ fn chunk(form: Form, top: usize) -> Vec<String> {
     mount.end();
     // Marks of origin may be added to merged directories that have none: the kernel does so, too.
     upper.check_but(&["xattrs"]);
-    let mount = stack(&roots[DEPTH]).mount(By::Kernel, form.options.0, &home.path().join("kernel"));
+    let mount = stack(&roots[depth()]).mount(By::Kernel, form.options.0, &home.path().join("kernel"));
     let theirs = look(&mount.path().join(PLACE), &names);
     mount.end();
     untouched.check();
+    assert_not_stale(&theirs);
     differences(&theirs, &ours, &[])
 }
 
@@ -239,10 +259,18 @@ fn marks_of_the_user_namespace_mean_what_they_mean_to_the_kernel() {
     compare(Form { writable: true, ..form }, 0, 1);
 }
 
+const NO_REDIRECTS: [(Kind, &str); 5] =
+    [(Absent, "none"), (File, "file"), (Dir, "dir"), (Opaque, "opaque"), (XattrWhiteout, "xwhiteout")];
+
 #[test]
 fn marks_of_the_other_namespace_mean_nothing() {
-    const KINDS: [(Kind, &str); 5] =
-        [(Absent, "none"), (File, "file"), (Dir, "dir"), (Opaque, "opaque"), (XattrWhiteout, "xwhiteout")];
-    compare(Form { space: USER, kinds: &KINDS, ..XATTR }, 0, 1);
-    compare(Form { kinds: &KINDS, options: ("userxattr,index=off", "userxattr"), ..XATTR }, 0, 1);
+    let form = Form { kinds: &NO_REDIRECTS, ..XATTR };
+    compare(Form { space: USER, ..form }, 0, 1);
+    compare(Form { options: ("userxattr,index=off", "userxattr"), ..form }, 0, 1);
+}
+
+/// No directory of these layers says that it holds any: the kernel heeds them in the whole layer once it has seen one.
+#[test]
+fn xattr_whiteouts_are_ordinary_files_where_no_directory_says_that_it_holds_them() {
+    compare(Form { xattr_whiteouts: false, kinds: &NO_REDIRECTS, ..XATTR }, 0, 1);
 }

@@ -49,6 +49,12 @@ impl Layer {
         self.finish(path);
     }
 
+    /// A directory, with its parents, with one child of this layer's own: the cheapest one that shows a merge.
+    pub fn small_dir(&self, path: &str) {
+        self.bare_dir(path);
+        fs::write(self.at(path).join(format!("own{}", self.number)), "").unwrap();
+    }
+
     /// An empty directory, with its parents.
     pub fn bare_dir(&self, path: &str) {
         fs::create_dir_all(self.at(path)).unwrap();

@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// After so long a mount is freed by force: a hung daemon must not hang the machine.
@@ -82,8 +83,15 @@ impl Stack {
         match by {
             By::Kernel => {
                 let all = format!("{},{options}", self.options());
-                mount(Some("overlay"), point, Some("overlay"), MsFlags::empty(), Some(all.as_str()))
-                    .unwrap_or_else(|error| panic!("the kernel refuses {all}: {error} (see dmesg)"));
+                let end = Instant::now() + Duration::from_secs(5);
+                let go =
+                    || mount(Some("overlay"), point, Some("overlay"), MsFlags::empty(), Some(all.as_str()));
+                while let Err(error) = go() {
+                    // Somebody else's new mount namespace may hold a copy of the previous mount for a moment.
+                    let wait = error == Errno::EBUSY && Instant::now() < end;
+                    assert!(wait, "the kernel refuses {all}: {error} (see dmesg)");
+                    thread::sleep(Duration::from_millis(20));
+                }
                 mounted
             }
             By::Strata => {

@@ -78,10 +78,9 @@ fn object(path: &Path) -> std::io::Result<(Fields, fs::Metadata)> {
         fields.insert("target", fs::read_link(path)?.to_string_lossy().into_owned());
     }
     if kind.is_file() {
-        let content = fs::read(path).map(|bytes| {
-            let sum =
-                Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
-            format!("{} bytes {sum}", bytes.len())
+        let content = fs::read(path).map(|bytes| match bytes.len() {
+            0..=64 => bytes.escape_ascii().to_string(),
+            len => format!("{len} bytes {:02x?}", &Sha256::digest(&bytes)[..8]),
         });
         fields.insert("content", content.unwrap_or_else(|error| error.to_string()));
     }
