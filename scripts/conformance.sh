@@ -53,7 +53,9 @@ private_mounts ${args[@]+"${args[@]}"}
 
 logs=$target/conformance
 mkdir -p "$logs"
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/stratafs-conformance.XXXXXX")
+# Short, and the same length below it for every file system: pjdfstest makes
+# sockets, whose whole path must fit in 108 bytes.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX")
 chmod 755 "$scratch"
 finish() {
     local rc=$?
@@ -179,7 +181,7 @@ new_image() {
 
 # Puts the file system under test at $scratch/FS/mnt. The layers are on ext4 too.
 raise() {
-    local d=$scratch/$1
+    local d=$scratch/w
     case $1 in
     ext4) ;;
     stratafs)
@@ -193,8 +195,8 @@ raise() {
 }
 
 make_world() {
-    local d=$scratch/$1 l
-    new_image "$1"
+    local d=$scratch/w l
+    new_image w
     mkdir "$d/mnt"
     if [ "$1" = ext4 ]; then
         for l in lowest middle top; do fill "$d/mnt" $l; done
@@ -205,10 +207,10 @@ make_world() {
     raise "$1"
 }
 
-lower() { if [ -d "$scratch/$1/lowest" ]; then un_mount "$scratch/$1/mnt"; fi; }
+lower() { if [ -d "$scratch/w/lowest" ]; then un_mount "$scratch/w/mnt"; fi; }
 
 layers_sum() {
-    (cd "$scratch/$1" && [ -d lowest ] || return 0
+    (cd "$scratch/w" && [ -d lowest ] || return 0
         find top middle lowest -printf '%p %y %m %U %G %s %T@\n' | sort
         find top middle lowest -type f -print0 | sort -z | xargs -0 sha256sum) | sha256sum
 }
@@ -220,19 +222,19 @@ layers_sum() {
 # a process of their own. They call `mount -o remount,ro DIR`, and mount(8) would
 # hand that to the helper of a FUSE type; -i asks the kernel itself.
 run_pjdfstest() {
-    local d=$scratch/$1 log=$logs/$1-pjdfstest.log bin=$scratch/bin
-    mkdir -p "$bin" "$d-second"
+    local d=$scratch/w log=$logs/$1-pjdfstest.log bin=$scratch/bin
+    mkdir -p "$bin" "$scratch/second"
     printf '#!/bin/sh\nexec %s -i "$@"\n' "$(PATH=/usr/bin:/bin command -v mount)" >"$bin/mount"
     chmod 755 "$bin/mount"
-    plain_mount -t tmpfs second "$d-second"
+    plain_mount -t tmpfs second "$scratch/second"
     write_pjdfstest_config "$scratch/with-remount.toml"
     sed 's/^allow_remount.*/allow_remount = false/' "$scratch/with-remount.toml" >"$scratch/no-remount.toml"
     : >"$log"
     NO_COLOR=1 timeout -k 10 600 "$tools/bin/pjdfstest" -c "$scratch/no-remount.toml" \
-        -p "$d/mnt/base" -s "$d-second" >>"$log" 2>&1 || [ $? -eq 1 ] || say "pjdfstest on $1 did not finish"
+        -p "$d/mnt/base" -s "$scratch/second" >>"$log" 2>&1 || [ $? -eq 1 ] || say "pjdfstest on $1 did not finish"
     NO_COLOR=1 PATH=$bin:$PATH timeout -k 10 120 "$tools/bin/pjdfstest" -c "$scratch/with-remount.toml" \
-        -p "$d/mnt/base" -s "$d-second" erofs >"$log.erofs" 2>&1 || [ $? -eq 1 ] || say "pjdfstest erofs on $1 did not finish"
-    un_mount "$d-second"
+        -p "$d/mnt/base" -s "$scratch/second" erofs >"$log.erofs" 2>&1 || [ $? -eq 1 ] || say "pjdfstest erofs on $1 did not finish"
+    un_mount "$scratch/second"
     {
         sed -nE 's/^([a-z_0-9]+::[a-z_0-9:]+) +(ok|FAILED|skipped)$/\1 \2/p' "$log" | grep -v '::erofs' || true
         sed -nE 's/^([a-z_0-9]+::[a-z_0-9:]+) +(ok|FAILED|skipped)$/\1 \2/p' "$log.erofs" || true
@@ -244,7 +246,7 @@ run_pjdfstest() {
 # -------------------------------------------------------------------------- fsx
 
 run_fsx() {
-    local d=$scratch/$1 s kind ops=20000 log verdict
+    local d=$scratch/w s kind ops=20000 log verdict
     local -A sum
     [ $short = no ] || ops=4000
     write_fsx_config "$scratch/fsx.toml"
@@ -265,7 +267,7 @@ run_fsx() {
         done
     done
     # What a new mount shows is what counts.
-    lower "$1" && if [ "$1" != ext4 ]; then raise "$1"; fi
+    lower && if [ "$1" != ext4 ]; then raise "$1"; fi
     while read -r name verdict; do
         kind=${name#fsx::} kind=${kind/::seed/}
         if [ $verdict = ok ] && [ "$(timeout 30 sha256sum <"$d/mnt/files/$kind")" != "${sum[$kind]}" ]; then
@@ -282,21 +284,22 @@ run_on() {
     local before started=$SECONDS
     : >"$logs/$1.results"
     make_world "$1"
-    before=$(layers_sum "$1")
+    before=$(layers_sum)
     case $suite in pjdfstest | all) run_pjdfstest "$1" ;; esac
     case $suite in fsx | all) run_fsx "$1" ;; esac
-    lower "$1" || echo "unmount FAILED" >>"$logs/$1.results"
-    if [ "$(layers_sum "$1")" = "$before" ]; then
+    lower || echo "unmount FAILED" >>"$logs/$1.results"
+    if [ "$(layers_sum)" = "$before" ]; then
         [ "$1" = ext4 ] || echo "lower-layers-unchanged ok" >>"$logs/$1.results"
     else
         echo "lower-layers-unchanged FAILED" >>"$logs/$1.results"
     fi
-    un_mount "$scratch/$1"
-    rm -f "$scratch/$1.img"
+    un_mount "$scratch/w"
+    rm -f "$scratch/w.img"
     sort -o "$logs/$1.results" "$logs/$1.results"
     say "$1: $(grep -c ' ok$' "$logs/$1.results" || true) of $(wc -l <"$logs/$1.results") cases passed in $((SECONDS - started)) s"
 }
 
+verdict_on() { awk -v n="$2" '$1 == n { v = $2 } END { print v ? v : "did not run" }' "$1"; }
 with_verdict() { awk -v v="$2" '$2 == v { print $1 }' "$1"; }
 
 compare() {
@@ -319,7 +322,7 @@ compare() {
     echo "== failing on $fs"
     while read -r name; do
         if grep -qxF "$name" "$also"; then echo "$name (also on ext4)"
-        elif grep -qxF "$name" "$bad"; then echo "$name"
+        elif grep -qxF "$name" "$bad"; then echo "$name ($(verdict_on "$under" "$name"))"
         else echo "$name (expected: $(sed -n "s/^$name: //p" "$expected"))"; fi
     done <"$failed"
     if [ "$suite" = all ] && [ $short = no ]; then
