@@ -87,11 +87,11 @@ need_fsx() {
     printf '[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n[dependencies]\nfsx = "=%s"\n[workspace]\n' \
         "$FSX_VERSION" >"$tools/src/fetch/Cargo.toml"
     host=$(rustc -vV | sed -n 's/^host: //p')
-    (cd "$tools/src/fetch" && timeout 300 cargo fetch --quiet --target "$host") || die "cannot fetch the source of fsx"
+    (cd "$tools/src/fetch" && bounded 300 cargo fetch --quiet --target "$host") || die "cannot fetch the source of fsx"
     cp -r "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/fsx-"$FSX_VERSION" "$src" || die "cannot find the source of fsx"
     printf '\n[workspace]\n' >>"$src/Cargo.toml"
     patch --quiet -d "$src" -p1 <"$repo/scripts/fsx-keep.patch" || die "fsx-keep.patch does not apply"
-    (cd "$src" && timeout 900 cargo install --quiet --locked --force --path . --root "$tools" --target-dir "$tools/build") \
+    (cd "$src" && bounded 900 cargo install --quiet --locked --force --path . --root "$tools" --target-dir "$tools/build") \
         2>"$logs/fsx-build.log" || { cat "$logs/fsx-build.log" >&2; die "building fsx failed"; }
     printf '%s\n' "$want" >"$stamp"
 }
@@ -230,9 +230,9 @@ run_pjdfstest() {
     write_pjdfstest_config "$scratch/with-remount.toml"
     sed 's/^allow_remount.*/allow_remount = false/' "$scratch/with-remount.toml" >"$scratch/no-remount.toml"
     : >"$log"
-    NO_COLOR=1 timeout -k 10 600 "$tools/bin/pjdfstest" -c "$scratch/no-remount.toml" \
+    NO_COLOR=1 bounded 600 "$tools/bin/pjdfstest" -c "$scratch/no-remount.toml" \
         -p "$d/mnt/base" -s "$scratch/second" >>"$log" 2>&1 || [ $? -eq 1 ] || say "pjdfstest on $1 did not finish"
-    NO_COLOR=1 PATH=$bin:$PATH timeout -k 10 120 "$tools/bin/pjdfstest" -c "$scratch/with-remount.toml" \
+    NO_COLOR=1 PATH=$bin:$PATH bounded 120 "$tools/bin/pjdfstest" -c "$scratch/with-remount.toml" \
         -p "$d/mnt/base" -s "$scratch/second" erofs >"$log.erofs" 2>&1 || [ $? -eq 1 ] || say "pjdfstest erofs on $1 did not finish"
     un_mount "$scratch/second"
     {
@@ -244,6 +244,8 @@ run_pjdfstest() {
 }
 
 # -------------------------------------------------------------------------- fsx
+
+sum_of() { bounded 30 sha256sum "$1" | cut -d' ' -f1; }
 
 run_fsx() {
     local d=$scratch/w s kind ops=20000 log verdict
@@ -258,10 +260,10 @@ run_fsx() {
             verdict=ok
             # Only the kept file is announced to fsx; it creates or truncates the others.
             if [ $kind = keep ]; then export FSX_KEEP=$scratch/kept; else unset FSX_KEEP; fi
-            timeout -k 10 300 "$tools/bin/fsx" -v -f "$scratch/fsx.toml" -N $ops -S "$s" -P "$logs/fsx" \
+            bounded 300 "$tools/bin/fsx" -v -f "$scratch/fsx.toml" -N $ops -S "$s" -P "$logs/fsx" \
                 "$d/mnt/files/$kind$s" >"$log" 2>&1 || verdict=FAILED
             unset FSX_KEEP
-            sum[$kind$s]=$(timeout 30 sha256sum <"$d/mnt/files/$kind$s") || verdict=FAILED
+            sum[$kind$s]=$(sum_of "$d/mnt/files/$kind$s") || verdict=FAILED
             if [ $verdict = ok ]; then rm "$log"; else say "fsx $kind$s on $1: see $log"; fi
             echo "fsx::$kind::seed$s $verdict" >>"$scratch/fsx.$1"
         done
@@ -270,7 +272,7 @@ run_fsx() {
     lower && if [ "$1" != ext4 ]; then raise "$1"; fi
     while read -r name verdict; do
         kind=${name#fsx::} kind=${kind/::seed/}
-        if [ $verdict = ok ] && [ "$(timeout 30 sha256sum <"$d/mnt/files/$kind")" != "${sum[$kind]}" ]; then
+        if [ "$verdict" = ok ] && [ "$(sum_of "$d/mnt/files/$kind")" != "${sum[$kind]}" ]; then
             say "fsx $kind on $1 reads differently after a new mount"
             verdict=FAILED
         fi
@@ -372,8 +374,8 @@ run_unionmount() {
     export UNIONMOUNT_BASEDIR=$scratch/union/base UNIONMOUNT_MNTPOINT=$scratch/union/mnt
     local rc=0
     [ ${#rest[@]} -gt 0 ] || rest=(--samefs --verify)
-    (cd "$checkout" && timeout -k 10 1800 ./run --ov=2 --fuse=stratafs "${rest[@]}") || rc=$?
-    (cd "$checkout" && timeout -k 10 60 ./run --clean-up) || true
+    (cd "$checkout" && bounded 1800 ./run --ov=2 --fuse=stratafs "${rest[@]}") || rc=$?
+    (cd "$checkout" && bounded 60 ./run --clean-up) || true
     un_mount_below "$scratch/union"
     echo "unionmount-testsuite: exit status $rc"
     return $rc
@@ -393,7 +395,7 @@ export TEST_FS_MOUNT_OPTS="-olayers=$d/test"
 export MOUNT_OPTIONS="-olayers=$d/scratch"
 EOF
     [ ${#rest[@]} -gt 0 ] || rest=(-g quick)
-    (cd "$checkout" && HOST_OPTIONS=$scratch/local.config timeout -k 10 7200 ./check "${rest[@]}") || rc=$?
+    (cd "$checkout" && HOST_OPTIONS=$scratch/local.config bounded 7200 ./check "${rest[@]}") || rc=$?
     un_mount_below "$d"
     echo "xfstests: exit status $rc"
     return $rc
@@ -403,7 +405,7 @@ EOF
 un_mount_below() {
     local m
     while read -r m; do
-        timeout -k 5 30 umount "$m" || timeout -k 5 30 umount -l "$m" || true
+        bounded 30 umount "$m" || bounded 30 umount -l "$m" || true
     done < <(awk -v p="$1/" 'index($5, p) == 1 { print $5 }' /proc/self/mountinfo | tac)
 }
 

@@ -13,6 +13,10 @@ tools=$target/tools
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# bounded SECONDS COMMAND... : in the process group of the script, so that who
+# ends the script by its group ends the command too, and the script cleans up.
+bounded() { timeout --foreground -k 10 "$@"; }
+
 # need COMMAND PACKAGE ... : installs the packages whose command is missing.
 need() {
     local missing=()
@@ -25,8 +29,8 @@ need() {
     [ "$(id -u)" = 0 ] || die "please install, as root: apt-get install ${missing[*]}"
     say "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    timeout 300 apt-get update -qq || die "apt-get update failed"
-    timeout 600 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    bounded 300 apt-get update -qq || die "apt-get update failed"
+    bounded 600 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
         die "apt-get install ${missing[*]} failed"
 }
 
@@ -48,7 +52,7 @@ find_stratafs() {
         STRATAFS=$(realpath "$STRATAFS")
     else
         say "building the release binary"
-        (cd "$repo" && timeout 1200 cargo build --release --locked --quiet) || die "cargo build failed"
+        (cd "$repo" && bounded 1200 cargo build --release --locked --quiet) || die "cargo build failed"
         STRATAFS=$target/release/stratafs
     fi
     export STRATAFS
@@ -58,7 +62,7 @@ find_stratafs() {
 need_crate() {
     if [ -x "$tools/bin/$1" ] && grep -q "\"$1 $2 " "$tools/.crates.toml" 2>/dev/null; then return; fi
     say "installing $1 $2 (once)"
-    timeout 900 cargo install --quiet --locked --force --version "=$2" --root "$tools" \
+    bounded 900 cargo install --quiet --locked --force --version "=$2" --root "$tools" \
         --target-dir "$tools/build" "$1" 2>&1 | grep -v 'to your PATH' >&2 || true
     [ -x "$tools/bin/$1" ] || die "cargo install $1 failed"
 }
@@ -73,14 +77,14 @@ is_mounted() { awk -v m="$1" '$5 == m { f = 1 } END { exit !f }' /proc/self/moun
 strata_mount() {
     local at=$1
     shift
-    timeout -k 5 60 "$STRATAFS" mount "$@" "$at" || die "stratafs mount failed on $at"
+    bounded 60 "$STRATAFS" mount "$@" "$at" || die "stratafs mount failed on $at"
     is_mounted "$at" || die "stratafs said it is mounted, but $at is not a mount point"
     mounted+=("$at")
     strata_at[$at]=1
 }
 
 plain_mount() {
-    timeout -k 5 60 mount "$@" || die "mount $* failed"
+    bounded 60 mount "$@" || die "mount $* failed"
     mounted+=("${!#}")
 }
 
@@ -103,15 +107,15 @@ un_mount() {
     fs=$(awk -v m="$at" '$5 == m { for (i = 6; i < NF; i++) if ($i == "-") t = $(i + 1) } END { print t }' /proc/self/mountinfo)
     minor=$(awk -v m="$at" '$5 == m { split($3, d, ":"); n = d[2] } END { print n }' /proc/self/mountinfo)
     if [[ $fs == fuse* || ${strata_at[$at]:-} ]]; then
-        timeout -k 5 60 "$STRATAFS" umount "$at" || rc=1
+        bounded 60 "$STRATAFS" umount "$at" || rc=1
     else
-        timeout -k 5 60 umount "$at" || rc=1
+        bounded 60 umount "$at" || rc=1
     fi
     if is_mounted "$at"; then
         say "$at did not unmount: aborting and detaching it"
         rc=1
         { [[ $fs == fuse* ]] && echo 1 >"/sys/fs/fuse/connections/$minor/abort"; } 2>/dev/null || true
-        timeout -k 5 20 umount -l "$at" || true
+        bounded 20 umount -l "$at" || true
     fi
     for i in {1..50}; do
         [ -z "$(daemons_of "$at")" ] && break

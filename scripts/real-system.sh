@@ -97,7 +97,9 @@ check() {
 # for, one line a fact, sorted. Directories have no comparable size or link
 # count; hard links are told by the first name of their inode. With `times`
 # also modification times, for comparing a tree with itself.
-manifest() {
+manifest() { bounded 600 bash -c 'set -euo pipefail; list_tree "$@"' sh "$@"; }
+
+list_tree() {
     local with_times=${3:-}
     (
         cd "$1"
@@ -111,10 +113,11 @@ manifest() {
             }'
         find . -xdev \( -type b -o -type c \) -exec stat --printf='device\t%n\t%t:%T\n' {} + | LC_ALL=C sort
         find . -xdev -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | awk '{ h = $1; sub(/^[^ ]+ [ *]\.\//, ""); print "content\t" $0 "\t" h }'
-        getfattr -R -P -h -d -m - -e hex . 2>/dev/null |
+        getfattr -R -P -h -d -m - -e hex . |
             awk '/^# file: / { f = substr($0, 9); next } NF { print "xattr\t" f "\t" $0 }' | LC_ALL=C sort
     ) >"$2"
 }
+export -f list_tree
 
 # Files whose content (and so size) is of a time, an inode number or chance.
 volatile_files=(
@@ -152,7 +155,7 @@ inside() {
     script=$(cat)
     echo "==== in ${tree##*/} as $user" >>"$run/commands.log"
     # shellcheck disable=SC2016
-    timeout -k 10 "$limit" unshare -m -p -f --kill-child --propagation private sh -c '
+    bounded "$limit" unshare -m -p -f --kill-child --propagation private sh -c '
         tree=$1; shift
         mount -t proc proc "$tree/proc" || exit 99
         exec chroot "$tree" "$@"' sh "$tree" \
@@ -167,8 +170,8 @@ inside() {
 }
 
 # Packages downloaded once are offered to every later apt-get.
-give_debs() { mkdir -p "$1/var/cache/apt/archives" && find "$cache/debs" -name '*.deb' -exec cp -t "$1/var/cache/apt/archives" {} +; }
-take_debs() { find "$1/var/cache/apt/archives" -maxdepth 1 -name '*.deb' -exec cp -n -t "$cache/debs" {} +; }
+give_debs() { find "$cache/debs" -name '*.deb' -print0 | bounded 120 xargs -0 -r cp -t "$1/var/cache/apt/archives"; }
+take_debs() { bounded 120 find "$1/var/cache/apt/archives" -maxdepth 1 -name '*.deb' -exec cp -n -t "$cache/debs" {} +; }
 
 install_in() {
     local tree=$1
@@ -232,7 +235,7 @@ make_base() {
         [[ $from != https:* ]] || include=(--include=ca-certificates)
         http_proxy=${http_proxy:-$(apt-config dump Acquire::http::Proxy | sed -nE 's/.* "(.+)";/\1/p')}
         [ -z "$http_proxy" ] || export http_proxy
-        timeout -k 10 900 debootstrap --variant=minbase "${include[@]}" "$suite" "$tree" "$from" >"$run/debootstrap.log" 2>&1 ||
+        bounded 900 debootstrap --variant=minbase "${include[@]}" "$suite" "$tree" "$from" >"$run/debootstrap.log" 2>&1 ||
             { tail "$run/debootstrap.log" >&2; die "debootstrap failed"; }
         copy_apt_config "$tree"
         inside "$tree" 300 <<<"apt-get update -q" || die "apt-get update failed in the new system"
@@ -280,13 +283,13 @@ seal_layer() {
 }
 
 kernel_agrees() {
-    local lowers='' i
-    for ((i = ${#layers[@]} - 1; i >= 0; i--)); do lowers=${lowers:+$lowers:}${layers[i]}; done
+    local stack='' i
+    for ((i = ${#layers[@]} - 1; i >= 0; i--)); do stack=${stack:+$stack:}${layers[i]}; done
     mkdir -p "$run/kernel" "$run/ours"
-    plain_mount -t overlay overlay -o "ro,lowerdir=$lowers,redirect_dir=follow" "$run/kernel"
+    plain_mount -t overlay overlay -o "ro,lowerdir=$stack,redirect_dir=follow" "$run/kernel"
     mount_layers "$run/ours" "$run/scratch"
-    manifest "$run/kernel" "$run/manifest.kernel" times
-    manifest "$run/ours" "$run/manifest.ours" times
+    manifest "$run/kernel" "$run/manifest.kernel" times || return 1
+    manifest "$run/ours" "$run/manifest.ours" times || return 1
     un_mount "$run/ours" || return 1
     un_mount "$run/kernel" || return 1
     same "$run/manifest.kernel" "$run/manifest.ours"
@@ -456,6 +459,8 @@ python3 -c 'import package.sub; assert package.sub.v7 == 7'
 EOF
 }
 
+still_works_for_both() { still_works "$1" && still_works "$1" tester; }
+
 quick_layer() {
     local tree=$1
     install_in "$tree" iputils-ping sqlite3 || return 1
@@ -514,7 +519,7 @@ add_layer() {
 untouched() {
     local l rc=0
     for l in "${layers[@]}"; do
-        manifest "$l" "$run/now.$(basename "$l")" times
+        manifest "$l" "$run/now.$(basename "$l")" times || rc=1
         same "$run/sealed.$(basename "$l")" "$run/now.$(basename "$l")" || rc=1
     done
     return $rc
@@ -535,7 +540,7 @@ fi
 if [ $quick = no ]; then
     mount_layers "$run/mnt" "$run/top-before"
     mkdir "$run/plain"
-    must "plain copy made of the merged layers" cp -a "$run/mnt/." "$run/plain/"
+    must "plain copy made of the merged layers" bounded 600 cp -a "$run/mnt/." "$run/plain/"
     must "unmounted after copying" un_mount "$run/mnt"
 fi
 
@@ -558,7 +563,7 @@ else
     check "and still works, as an ordinary user" still_works "$run/mnt" tester
     must "the same work in the plain copy, as root" work_as_root "$run/plain"
     must "the same work in the plain copy, as an ordinary user" inside "$run/plain" 900 tester <<<"$(everyday_work)"
-    still_works "$run/plain" && still_works "$run/plain" tester || note FAILED "the plain copy itself"
+    must "which works there too" still_works_for_both "$run/plain"
     manifest "$run/mnt" "$run/merged.all"
     manifest "$run/plain" "$run/plain.all"
     without_volatile "$run/merged.all" >"$run/manifest.merged"
