@@ -17,9 +17,9 @@
 # The file must read the same after a new mount, and the lower file must be
 # untouched, or the fsx case counts as failed.
 #
-# Second and third form: run a built checkout of unionmount-testsuite or of
-# xfstests that you have on stratafs. ARGS replace `--ov=2 --samefs --verify`
-# minus the choice of file system; TESTS replace `-g quick`.
+# Second and third form: run, on stratafs, a checkout of unionmount-testsuite or
+# a built one of xfstests that you have. ARGS (after `--ov=2 --fuse=stratafs`)
+# replace `--samefs --verify`; TESTS replace `-g quick`.
 #
 # Needs root, FUSE and a free loop device. STRATAFS names the program under test
 # (default: a release build of this checkout). Logs: target/conformance.
@@ -30,7 +30,7 @@ set -euo pipefail
 PJDFSTEST_VERSION=0.2.2
 FSX_VERSION=0.3.2
 
-usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit "${1:-2}"; }
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit "${1:-2}"; }
 
 args=("$@")
 suite=all fs=stratafs short=no checkout='' form=cases rest=()
@@ -337,38 +337,43 @@ compare() {
 
 # -------------------------------------------------------------- other checkouts
 
-# unionmount-testsuite and xfstests mount with `mount -t fuse.stratafs SOURCE DIR
-# -o OPTIONS`. mount(8) hands that to /sbin/mount.fuse, which runs `stratafs
-# SOURCE DIR -o OPTIONS` as found in PATH: this wrapper, which turns overlayfs
-# options (and, for xfstests, a source directory) into the command line.
-write_mount_wrapper() {
+# unionmount-testsuite and xfstests mount with `mount -t fuse.stratafs -o OPTIONS
+# SOURCE DIR`. mount(8) hands that to its helper for FUSE types, in whose place
+# (in this mount namespace only) stands a wrapper that turns overlayfs options,
+# or `layers=DIR` for xfstests, into the stratafs command line.
+mount_by_type() {
+    local helper
+    helper=$(readlink -f /sbin/mount.fuse)
+    [ -f "$helper" ] || die "/sbin/mount.fuse is not here: install fuse3"
     mkdir -p "$scratch/bin"
-    cat >"$scratch/bin/stratafs" <<EOF
+    cat >"$scratch/bin/mount.fuse" <<EOF
 #!/usr/bin/env bash
 set -euo pipefail
-source=\$1 at=\$2 args=() others=
+at=\$2 args=() options=() others=
 shift 2
-[ "\${1:-}" = -o ] && IFS=, read -ra options <<<"\$2" || options=()
-for o in "\${options[@]}"; do
+while getopts o:t:nrsvw flag; do
+    [ "\$flag" != o ] || IFS=, read -ra options <<<"\$OPTARG"
+done
+for o in \${options[@]+"\${options[@]}"}; do
     case \$o in
     lowerdir=*) IFS=: read -ra dirs <<<"\${o#*=}"; for d in "\${dirs[@]}"; do args+=(-l "\$d"); done ;;
     upperdir=*) args+=(-u "\${o#*=}") ;;
     workdir=*) args+=(-w "\${o#*=}") ;;
     layers=*) d=\${o#*=}; args+=(-l "\$d/top" -l "\$d/lowest" -u "\$d/upper" -w "\$d/work") ;;
-    redirect_dir=* | index=* | metacopy=* | xino=* | source=*) ;;
+    redirect_dir=* | index=* | metacopy=* | xino=*) ;;
     *) others=\${others:+\$others,}\$o ;;
     esac
 done
 exec "$STRATAFS" mount "\${args[@]}" \${others:+-o "\$others"} "\$at"
 EOF
-    chmod 755 "$scratch/bin/stratafs"
-    export PATH=$scratch/bin:$PATH
+    chmod 755 "$scratch/bin/mount.fuse"
+    plain_mount --bind "$scratch/bin/mount.fuse" "$helper"
 }
 
 run_unionmount() {
     need python3 python3
     [ -x "$checkout/run" ] || die "$checkout has no program called run"
-    write_mount_wrapper
+    mount_by_type
     new_image union
     mkdir "$scratch/union/base" "$scratch/union/mnt"
     export UNIONMOUNT_BASEDIR=$scratch/union/base UNIONMOUNT_MNTPOINT=$scratch/union/mnt
@@ -383,7 +388,7 @@ run_unionmount() {
 
 run_xfstests() {
     [ -x "$checkout/check" ] || die "$checkout has no program called check"
-    write_mount_wrapper
+    mount_by_type
     new_image xfs
     local d=$scratch/xfs w rc=0
     for w in test scratch; do mkdir -p "$d/$w"/{top,lowest,upper,work,mnt}; done
