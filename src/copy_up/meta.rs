@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::merge::listing::FileKind;
-use crate::merge::mark;
+use crate::merge::mark::{self, Namespace};
 use crate::sys::At;
 use crate::sys::attr::{self, SetTime};
 use crate::sys::stat::{Stat, stat};
@@ -16,12 +16,12 @@ use crate::sys::xattr::{self, SetMode};
 ///
 /// The order is the point: a change of owner clears set-id bits and `security.capability`, so it comes first; an ACL
 /// changes the mode, so the mode comes after; anything changes the times, so they come last.
-pub fn copy(from: At<'_>, from_stat: &Stat, to: At<'_>) -> Result<()> {
+pub fn copy(namespace: Namespace, from: At<'_>, from_stat: &Stat, to: At<'_>) -> Result<()> {
     let made = stat(to).call("statx")?;
     if (made.uid, made.gid) != (from_stat.uid, from_stat.gid) {
         attr::chown(to, Some(from_stat.uid), Some(from_stat.gid)).call("fchownat")?;
     }
-    copy_xattrs(from, to)?;
+    copy_xattrs(namespace, from, to)?;
     if from_stat.kind != FileKind::Symlink {
         attr::chmod(to, from_stat.mode).call("fchmodat2")?;
     }
@@ -33,10 +33,10 @@ pub fn copy_times(from: &Stat, to: At<'_>) -> Result<()> {
     attr::utimens(to, SetTime::To(from.atime), SetTime::To(from.mtime)).call("utimensat")
 }
 
-fn copy_xattrs(from: At<'_>, to: At<'_>) -> Result<()> {
+fn copy_xattrs(namespace: Namespace, from: At<'_>, to: At<'_>) -> Result<()> {
     for name in xattr::list(from).call("listxattr")? {
         // The lower object's own marks mean something only where it is. Escaped ones are the user's, and go along.
-        if mark::shown_attribute(name.to_bytes()).is_none() {
+        if mark::shown_attribute(namespace, name.to_bytes()).is_none() {
             continue;
         }
         let Some(value) = xattr::get(from, &name).call("getxattr")? else { continue };

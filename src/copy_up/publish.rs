@@ -34,7 +34,7 @@ impl CopyUp {
 
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-        meta::copy(from, &lower_stat, temp.at())?;
+        meta::copy(upper.namespace, from, &lower_stat, temp.at())?;
         upper.set_origin(temp.at(), origin.as_ref())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
@@ -81,7 +81,7 @@ impl CopyUp {
         let temp = upper.temp();
         let source = data.as_deref().unwrap_or(&lower);
         let file = self.make(inode.kind, &temp, &from.at(), source, &lower_stat, need, data_stays)?;
-        meta::copy(from.at(), &lower_stat, temp.at())?;
+        meta::copy(upper.namespace, from.at(), &lower_stat, temp.at())?;
         if data_stays {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }

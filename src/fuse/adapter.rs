@@ -248,11 +248,11 @@ impl Filesystem for Adapter {
         let opened = self.overlay.open(caller(req, 0), Ino(ino.0), flags(bits.0));
         answer!("open", ino.0, reply, opened, opened => {
             let fh = FileHandle(opened.fh.0);
-            let fd = match opened.mode {
+            let (fd, keeps_set_id) = match opened.mode {
                 IoMode::Cached(pages_hold) => return reply.opened(fh, cached_flags(pages_hold)),
-                IoMode::Passthrough(fd) => fd,
+                IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
             };
-            match self.backings.of(Ino(ino.0), &fd, |fd| reply.open_backing(fd)) {
+            match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
                 Ok(backing) => reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing),
                 Err(error) => {
                     self.not_passed(opened.fh, fd, &error);
@@ -278,13 +278,13 @@ impl Filesystem for Adapter {
             let ino = entry.inode.leak().ino;
             let fh = FileHandle(opened.fh.0);
             let (ttl, attributes) = (self.wishes.timeout, entry_attributes(&attr));
-            let fd = match opened.mode {
+            let (fd, keeps_set_id) = match opened.mode {
                 IoMode::Cached(pages_hold) => {
                     return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));
                 }
-                IoMode::Passthrough(fd) => fd,
+                IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
             };
-            match self.backings.of(ino, &fd, |fd| reply.open_backing(fd)) {
+            match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
                 Ok(backing) => {
                     let flags = FopenFlags::FOPEN_NOFLUSH;
                     reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
@@ -379,8 +379,10 @@ impl Filesystem for Adapter {
             let entry = plus.entry;
             let attributes = match &plus.attr {
                 Some(attr) => entry_attributes(attr),
-                // A number of 0 is a name without a lookup.
-                None => fuser::FileAttr { kind: file_type(entry.kind), ..absent() },
+                // The kernel makes no inode of the dot names; of a broken name it must ask again.
+                None => {
+                    fuser::FileAttr { ino: INodeNo(plus.node.0), kind: file_type(entry.kind), ..absent() }
+                }
             };
             let ttl = match &plus.attr {
                 Some(attr) => self.entry_attr_lifetime(attr),

@@ -29,15 +29,14 @@ fn system_time(time: Timestamp) -> SystemTime {
     base.and_then(|base| base.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
 }
 
+/// fuser hands the seconds and the nanoseconds of a request over as the two parts of one duration. Before 1970 it takes
+/// both off the epoch, though the nanoseconds count forwards; the parts themselves are right.
 fn timestamp(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => Timestamp { secs: after.as_secs() as i64, nanos: after.subsec_nanos() },
         Err(before) => {
             let before = before.duration();
-            match before.subsec_nanos() {
-                0 => Timestamp { secs: -(before.as_secs() as i64), nanos: 0 },
-                nanos => Timestamp { secs: -(before.as_secs() as i64) - 1, nanos: 1_000_000_000 - nanos },
-            }
+            Timestamp { secs: (before.as_secs() as i64).wrapping_neg(), nanos: before.subsec_nanos() }
         }
     }
 }
@@ -99,14 +98,15 @@ mod tests {
 
     #[test]
     fn times_before_1970_keep_their_nanoseconds() {
-        for time in [
-            Timestamp { secs: 0, nanos: 0 },
-            Timestamp { secs: 1_700_000_000, nanos: 123_456_789 },
-            Timestamp { secs: -1, nanos: 999_999_999 },
-            Timestamp { secs: -5, nanos: 0 },
-        ] {
-            assert_eq!(timestamp(system_time(time)), time);
-        }
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            system_time(Timestamp { secs: -1, nanos: 1 }),
+            UNIX_EPOCH - Duration::from_nanos(999_999_999)
+        );
+        assert_eq!(system_time(Timestamp { secs: -5, nanos: 0 }), UNIX_EPOCH - 5 * second);
+        assert_eq!(timestamp(UNIX_EPOCH + Duration::new(17, 5)), Timestamp { secs: 17, nanos: 5 });
+        // As fuser builds it from (-3, 7).
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::new(3, 7)), Timestamp { secs: -3, nanos: 7 });
     }
 
     #[test]

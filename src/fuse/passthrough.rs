@@ -18,11 +18,13 @@ pub struct Backings {
 }
 
 impl Backings {
-    /// The backing file of `ino`; registered by `register` if it has none. Errors: what the kernel answers.
+    /// The backing file of `ino`; registered by `register` if it has none. `keeps_set_id` says whether writes through it
+    /// leave set-id bits as they are. Errors: what the kernel answers.
     pub fn of(
         &self,
         ino: Ino,
         fd: &OwnedFd,
+        keeps_set_id: bool,
         register: impl FnOnce(&OwnedFd) -> std::io::Result<BackingId>,
     ) -> std::io::Result<Arc<BackingId>> {
         // Held across the registration: a second open must get the same one, or the kernel refuses it.
@@ -33,11 +35,15 @@ impl Backings {
         // The kernel writes to the backing file with the rights that the daemon has now. Without the power to keep
         // set-id bits a write clears them, as it does for an ordinary writer.
         let mut result = Err(std::io::ErrorKind::Other.into());
-        let registered = cred::without_fsetid(|| {
+        if keeps_set_id {
             result = register(fd);
-            Ok(())
-        });
-        registered.map_err(std::io::Error::from)?;
+        } else {
+            let registered = cred::without_fsetid(|| {
+                result = register(fd);
+                Ok(())
+            });
+            registered.map_err(std::io::Error::from)?;
+        }
         let backing = Arc::new(result?);
         backings.insert(ino, backing.clone());
         Ok(backing)

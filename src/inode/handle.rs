@@ -22,6 +22,8 @@ pub struct OpenFile {
     pub inode: Arc<Inode>,
     /// How the caller opened it.
     pub flags: OFlag,
+    /// It may write, and the caller may not keep set-id bits by writing.
+    pub plain_writer: bool,
     /// The kernel takes the bytes from the backing file itself.
     pub passthrough: std::sync::atomic::AtomicBool,
     /// The daemon's own descriptor, and whether it is on the upper object. A passed-through file has one only once it

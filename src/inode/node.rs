@@ -117,6 +117,10 @@ pub struct Opens {
     pub passthrough: u32,
     /// Those of either kind that may write.
     pub writers: u32,
+    /// Those that may write and whose writes clear set-id bits.
+    pub plain_writers: u32,
+    /// Writes passed through leave set-id bits as they are.
+    pub keeps_set_id: bool,
     /// It has been passed through, so cached pages of it may be old.
     pub was_passthrough: bool,
     /// It has been passed through for reading and writing, so a shared mapping may outlive every open file.

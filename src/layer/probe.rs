@@ -74,7 +74,11 @@ pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr) -> Result<An
         impure: false,
     };
     let probe = match stat.kind {
-        FileKind::Dir => dir_probe(namespace, at, &mut place)?,
+        FileKind::Dir => {
+            // `.wh.` of a name that its own layer has as well hides the layers below, and only these.
+            let hides = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(fd.as_fd(), name)?;
+            dir_probe(namespace, at, &mut place, hides)?
+        }
         FileKind::Regular => {
             if stat.size == 0 && dir.is(Fact::XattrWhiteouts) && is_xattr_whiteout(namespace, at)? {
                 return Ok(Answer::nothing(Probe::Whiteout));
@@ -116,11 +120,8 @@ pub fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
     // Most directories have no attribute at all: one call says so.
     for attribute in xattr::list(at)? {
         let name = attribute.as_c_str();
-        let is = |ns: Namespace, mark| ns.attribute(mark) == name;
-        if is(Namespace::Trusted, Mark::Opaque)
-            || is(Namespace::User, Mark::Opaque)
-            || name == mark::FUSE_OVERLAYFS_OPAQUE
-        {
+        let is = |mark| namespace.attribute(mark) == name;
+        if is(Mark::Opaque) || name == mark::FUSE_OVERLAYFS_OPAQUE {
             match Opaque::parse(&xattr::get(at, name)?.unwrap_or_default()) {
                 Opaque::No => {}
                 Opaque::Yes => marks.opaque = Opaque::Yes,
@@ -128,8 +129,8 @@ pub fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
                 Opaque::XattrWhiteouts => {}
             }
         }
-        marks.redirect |= is(namespace, Mark::Redirect);
-        marks.impure |= is(namespace, Mark::Impure);
+        marks.redirect |= is(Mark::Redirect);
+        marks.impure |= is(Mark::Impure);
     }
     let opaque_file = Path::new(at.name).join(OsStr::from_bytes(mark::OPAQUE_FILE.to_bytes()));
     if marks.opaque != Opaque::Yes && stat(At::new(at.dir, opaque_file.as_os_str())).is_ok() {
@@ -138,10 +139,10 @@ pub fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
     Ok(marks)
 }
 
-fn dir_probe(namespace: Namespace, at: At<'_>, place: &mut Place) -> Result<Probe> {
+fn dir_probe(namespace: Namespace, at: At<'_>, place: &mut Place, hides: bool) -> Result<Probe> {
     let marks = dir_marks(namespace, at)?;
     place.xattr_whiteouts = marks.opaque == Opaque::XattrWhiteouts;
-    place.opaque = marks.opaque == Opaque::Yes;
+    place.opaque = marks.opaque == Opaque::Yes || hides;
     place.impure = marks.impure;
     // An opaque directory ends the search, so where it would go on does not matter.
     if place.opaque || !marks.redirect {
@@ -149,7 +150,7 @@ fn dir_probe(namespace: Namespace, at: At<'_>, place: &mut Place) -> Result<Prob
     }
     Ok(match read_redirect(namespace, at)? {
         Ok(redirect) => Probe::Dir { opaque: false, redirect },
-        Err(why) => Probe::Broken("redirect", why),
+        Err(why) => Probe::BrokenDir("redirect", why),
     })
 }
 
@@ -158,11 +159,11 @@ fn file_probe(namespace: Namespace, at: At<'_>) -> Result<Probe> {
         return Ok(Probe::File { metacopy: None });
     };
     if !mark::metacopy_is_valid(&value) {
-        return Ok(Probe::Broken("metacopy", "its header does not cover its value"));
+        return Ok(Probe::BrokenFile("metacopy", "its header is cut off"));
     }
     Ok(match read_redirect(namespace, at)? {
         Ok(redirect) => Probe::File { metacopy: Some(redirect) },
-        Err(why) => Probe::Broken("redirect", why),
+        Err(why) => Probe::BrokenFile("redirect", why),
     })
 }
 
@@ -208,8 +209,8 @@ pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<W
                 dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
             }
             (Probe::Absent, _) => break,
-            (Probe::Broken(mark, why), _) => {
-                walked.answer = Answer::nothing(Probe::Broken(mark, why));
+            (probe @ Probe::BrokenDir(..), _) => {
+                walked.answer = Answer::nothing(probe);
                 break;
             }
             _ => {

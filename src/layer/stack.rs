@@ -175,6 +175,8 @@ impl Stack {
                 }
             };
             last = Some(layer);
+            let answer =
+                if usize::from(layer.0) == self.lowers.len() { without_redirect(answer) } else { answer };
             if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
                 break;
             }
@@ -272,10 +274,20 @@ impl Stack {
     }
 }
 
+/// Below the lowest layer there is nowhere to be sent to: what its directories say about that is not read.
+fn without_redirect(mut answer: Answer) -> Answer {
+    answer.probe = match answer.probe {
+        Probe::Dir { opaque, .. } => Probe::Dir { opaque, redirect: None },
+        Probe::BrokenDir("redirect", _) => Probe::Dir { opaque: false, redirect: None },
+        probe => probe,
+    };
+    answer
+}
+
 fn feed(resolver: &mut Resolver<Place>, layer: LayerId, answer: Answer) -> Step {
     match (answer.probe, answer.place) {
         (probe, Some(place)) => resolver.feed(layer, place, probe),
-        (Probe::Broken(mark, why), None) => resolver.broken(mark, why),
+        (Probe::BrokenDir(mark, why) | Probe::BrokenFile(mark, why), None) => resolver.broken(mark, why),
         (Probe::Whiteout, None) => Step::Stop,
         (_, None) => Step::Continue,
     }

@@ -45,6 +45,15 @@ pub enum Mark {
 }
 
 impl Namespace {
+    /// What all marks of this namespace begin with: these attributes are private in a mount that uses it. Attributes of
+    /// the other namespace are ordinary ones.
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Namespace::Trusted => b"trusted.overlay.",
+            Namespace::User => b"user.overlay.",
+        }
+    }
+
     /// The attribute that carries `mark`.
     pub fn attribute(self, mark: Mark) -> &'static CStr {
         match (self, mark) {
@@ -70,39 +79,32 @@ impl Namespace {
     }
 }
 
-/// The attribute prefixes in which marks are kept. Both are private in every mount: an opaque mark is obeyed in
-/// either, so a caller who could set one through the mount would change the tree at the next mount.
-/// Departs: the kernel escapes only the namespace that the mount uses.
-const PRIVATE: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// In front of what a user calls by a private name; each nesting level adds one.
 const ESCAPE: &[u8] = b"overlay.";
 
 /// The name under which a layer keeps the attribute that callers call `name`; nothing if callers may not have it.
 /// Source: overlayfs.rst, "Nesting overlayfs mounts".
-pub fn stored_attribute(name: &OsStr) -> Option<OsString> {
+pub fn stored_attribute(namespace: Namespace, name: &OsStr) -> Option<OsString> {
     let bytes = name.as_bytes();
     if bytes.starts_with(FUSE_OVERLAYFS) {
         return None;
     }
-    for prefix in PRIVATE {
-        if let Some(rest) = bytes.strip_prefix(prefix) {
-            return Some(OsString::from_vec([prefix, ESCAPE, rest].concat()));
-        }
+    let prefix = namespace.prefix();
+    match bytes.strip_prefix(prefix) {
+        Some(rest) => Some(OsString::from_vec([prefix, ESCAPE, rest].concat())),
+        None => Some(name.to_owned()),
     }
-    Some(name.to_owned())
 }
 
 /// The name by which callers know the attribute that a layer keeps as `name`; nothing if it is private.
-pub fn shown_attribute(name: &[u8]) -> Option<OsString> {
+pub fn shown_attribute(namespace: Namespace, name: &[u8]) -> Option<OsString> {
     if name.starts_with(FUSE_OVERLAYFS) {
         return None;
     }
-    for prefix in PRIVATE {
-        if let Some(rest) = name.strip_prefix(prefix) {
-            let inner = rest.strip_prefix(ESCAPE)?;
-            return Some(OsString::from_vec([prefix, inner].concat()));
-        }
-    }
-    Some(OsString::from_vec(name.to_vec()))
+    let prefix = namespace.prefix();
+    let Some(rest) = name.strip_prefix(prefix) else { return Some(OsString::from_vec(name.to_vec())) };
+    let inner = rest.strip_prefix(ESCAPE)?;
+    Some(OsString::from_vec([prefix, inner].concat()))
 }
 
 /// What an opaque attribute says.
@@ -128,14 +130,10 @@ impl Opaque {
     }
 }
 
-/// The value of a metacopy attribute is well-formed: empty, or a header whose length covers it all.
-/// Source: kernel `struct ovl_metacopy`.
+/// The value of a metacopy attribute is whole: empty, or with a header of four bytes. What the header says is for
+/// fs-verity, which is not checked here. Source: kernel `ovl_check_metacopy_xattr`, `struct ovl_metacopy`.
 pub fn metacopy_is_valid(value: &[u8]) -> bool {
-    match value {
-        [] => true,
-        [0, len, _flags, _digest, ..] => usize::from(*len) == value.len(),
-        _ => false,
-    }
+    value.is_empty() || value.len() >= 4
 }
 
 /// The base of a stored link count.
@@ -184,11 +182,15 @@ mod tests {
 
     #[test]
     fn private_attributes_are_hidden_and_escaped() {
-        let stored =
-            |name: &str| stored_attribute(OsStr::new(name)).map(|s| s.to_string_lossy().into_owned());
-        let shown = |name: &str| shown_attribute(name.as_bytes()).map(|s| s.to_string_lossy().into_owned());
+        let text = |name: OsString| name.to_string_lossy().into_owned();
+        let stored = |name: &str| stored_attribute(Namespace::Trusted, OsStr::new(name)).map(text);
+        let shown = |name: &str| shown_attribute(Namespace::Trusted, name.as_bytes()).map(text);
         assert_eq!(stored("trusted.overlay.foo").as_deref(), Some("trusted.overlay.overlay.foo"));
-        assert_eq!(stored("user.overlay.opaque").as_deref(), Some("user.overlay.overlay.opaque"));
+        assert_eq!(stored("user.overlay.opaque").as_deref(), Some("user.overlay.opaque"));
+        assert_eq!(
+            stored_attribute(Namespace::User, OsStr::new("user.overlay.opaque")),
+            Some("user.overlay.overlay.opaque".into())
+        );
         assert_eq!(stored("user.fuseoverlayfs.opaque"), None);
         assert_eq!(stored("user.note").as_deref(), Some("user.note"));
         assert_eq!(shown("trusted.overlay.opaque"), None);
@@ -212,10 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn a_metacopy_header_covers_its_value() {
-        assert!(metacopy_is_valid(b""));
-        assert!(metacopy_is_valid(&[0, 4, 0, 0]));
-        for bad in [&[0u8][..], &[0, 4, 0], &[1, 4, 0, 0], &[0, 5, 0, 0]] {
+    fn a_metacopy_header_is_whole_or_absent() {
+        for good in [&b""[..], &[0, 4, 0, 0], &[0, 36, 0, 1, 7]] {
+            assert!(metacopy_is_valid(good));
+        }
+        for bad in [&[0u8][..], &[0, 4], &[0, 4, 0]] {
             assert!(!metacopy_is_valid(bad));
         }
     }

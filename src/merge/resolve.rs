@@ -29,8 +29,10 @@ pub enum Probe {
     },
     /// Anything else: symlink, device, fifo, socket.
     Other,
-    /// A mark on the object cannot be read: which mark, and why.
-    Broken(&'static str, &'static str),
+    /// A directory with a mark that cannot be read: which mark, and why.
+    BrokenDir(&'static str, &'static str),
+    /// A regular file with a mark that cannot be read: which mark, and why.
+    BrokenFile(&'static str, &'static str),
 }
 
 /// Where to look in the next layer.
@@ -131,7 +133,10 @@ impl<P> Resolver<P> {
         match probe {
             Probe::Absent => Step::Continue,
             Probe::Whiteout => Step::Stop,
-            Probe::Broken(mark, why) => self.broken(mark, why),
+            // Under an object of another kind it is hidden, and its marks with it.
+            Probe::BrokenDir(..) if matches!(self.found, Found::Pending(..)) => Step::Stop,
+            Probe::BrokenFile(..) if matches!(self.found, Found::Dir(_)) => Step::Stop,
+            Probe::BrokenDir(mark, why) | Probe::BrokenFile(mark, why) => self.broken(mark, why),
             Probe::Dir { opaque, redirect } => self.feed_dir(layer, place, opaque, redirect),
             Probe::File { metacopy } => self.feed_file(layer, place, metacopy),
             Probe::Other => match self.found {

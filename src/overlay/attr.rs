@@ -123,6 +123,11 @@ impl Overlay {
         }
         let uid = change.uid.map(|uid| self.disk_uid(uid)).transpose()?;
         let gid = change.gid.map(|gid| self.disk_gid(gid)).transpose()?;
+        // An ordinary writer whose bytes pass the daemon by would leave set-id bits on what it writes: it is as if it
+        // wrote right after this change.
+        let opens = inode.state.read().opens;
+        let unsafe_writer = opens.passthrough > 0 && opens.keeps_set_id && opens.plain_writers > 0;
+        let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         inode.with(|at| {
             let times = (change.atime, change.mtime);
             let owner = uid.is_some() || gid.is_some();
@@ -133,7 +138,7 @@ impl Overlay {
                 self.chown(at, uid, gid)?;
             }
             if let Some(mode) = change.mode {
-                self.chmod(at, mode & 0o7777)?;
+                self.chmod(at, mode & 0o7777 & !unsafe_bits)?;
             }
             if times != (SetTime::Omit, SetTime::Omit) {
                 attr::utimens(at, times.0, times.1).call("utimensat")?;

@@ -99,7 +99,7 @@ impl Overlay {
             Err(error) => return Err(error),
         }
         let mut entry = self.made_locked(&parent, name)?;
-        let opened = self.open_made(&entry.inode, flags, opened)?;
+        let opened = self.open_made(caller, &entry.inode, flags, opened)?;
         entry.attr.lifetime = self.lifetime(&entry.inode);
         Ok((entry, opened))
     }

@@ -24,8 +24,13 @@ use crate::sys::{At, attr, copy, cred, open, stat};
 pub enum IoMode {
     /// Through the daemon and the kernel's page cache. True: pages cached before are still right.
     Cached(bool),
-    /// From and to the backing file; here it is, open, for the kernel to take.
-    Passthrough(Arc<OwnedFd>),
+    /// From and to the backing file.
+    Passthrough {
+        /// Open, for the kernel to take.
+        fd: Arc<OwnedFd>,
+        /// Writes through it leave set-id bits as they are.
+        keeps_set_id: bool,
+    },
 }
 
 /// An open file.
@@ -69,10 +74,12 @@ impl Overlay {
             };
             Ok((opened.call("openat2")?, in_upper))
         })?;
-        if truncates {
+        if truncates && writes(flags) {
             self.cut(caller, &fd)?;
+        } else if truncates {
+            self.cut(caller, &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?)?;
         }
-        self.opened(&inode, flags, Arc::new(fd), in_upper)
+        self.opened(caller, &inode, flags, Arc::new(fd), in_upper)
     }
 
     fn cut(&self, caller: Caller, fd: &OwnedFd) -> Result<()> {
@@ -85,16 +92,24 @@ impl Overlay {
     /// As `open` for a file that was just made, with the descriptor it was made by.
     pub(super) fn open_made(
         &self,
+        caller: Caller,
         inode: &Arc<Inode>,
         flags: OFlag,
         made: Option<OwnedFd>,
     ) -> Result<Opened> {
         let fd = made.ok_or(Error::Bug("a file was made but not opened"))?;
-        self.opened(inode, flags, Arc::new(fd), true)
+        self.opened(caller, inode, flags, Arc::new(fd), true)
     }
 
     /// Chooses the mode and notes the open file.
-    fn opened(&self, inode: &Arc<Inode>, flags: OFlag, fd: Arc<OwnedFd>, in_upper: bool) -> Result<Opened> {
+    fn opened(
+        &self,
+        caller: Caller,
+        inode: &Arc<Inode>,
+        flags: OFlag,
+        fd: Arc<OwnedFd>,
+        in_upper: bool,
+    ) -> Result<Opened> {
         let set_id = writes(flags) && {
             let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
             mode & (libc::S_ISUID | libc::S_ISGID) != 0
@@ -109,8 +124,18 @@ impl Overlay {
             && !set_id;
         let passes = state.opens.passthrough > 0 || (may_pass && state.opens.cached == 0);
         let stale_pages = state.opens.was_passthrough && !passes;
+        let plain_writer = writes(flags) && caller.uid != 0;
+        if passes && set_id && plain_writer && state.opens.keeps_set_id {
+            // Its writes will go where nobody asks who wrote: the bits go before the first one.
+            let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
+            attr::chmod(At::fd(fd.as_fd()), mode & !(libc::S_ISUID | libc::S_ISGID)).call("fchmodat2")?;
+        }
         let opens = &mut state.opens;
+        opens.plain_writers += u32::from(plain_writer);
         if passes {
+            if opens.passthrough == 0 {
+                opens.keeps_set_id = caller.uid == 0;
+            }
             opens.passthrough += 1;
             opens.was_passthrough = true;
             opens.maybe_mapped |= access(flags) == OFlag::O_RDWR;
@@ -119,6 +144,7 @@ impl Overlay {
             opens.was_passthrough = false;
         }
         opens.writers += u32::from(writes(flags));
+        let keeps_set_id = opens.keeps_set_id;
         let attributes_move = passes && writes(flags);
         drop(state);
         if attributes_move {
@@ -128,11 +154,13 @@ impl Overlay {
         let file = OpenFile {
             inode: inode.clone(),
             flags,
+            plain_writer,
             passthrough: AtomicBool::new(passes),
             fd: RwLock::new((!passes).then(|| (fd.clone(), in_upper))),
         };
         let fh = self.handles.add_file(file);
-        let mode = if passes { IoMode::Passthrough(fd) } else { IoMode::Cached(!stale_pages) };
+        let mode =
+            if passes { IoMode::Passthrough { fd, keeps_set_id } } else { IoMode::Cached(!stale_pages) };
         Ok(Opened { fh, mode })
     }
 
@@ -156,6 +184,7 @@ impl Overlay {
         let mut state = file.inode.state.write();
         let opens = &mut state.opens;
         opens.writers -= u32::from(writes(file.flags));
+        opens.plain_writers -= u32::from(file.plain_writer);
         if !file.passthrough.load(Ordering::Relaxed) {
             opens.cached -= 1;
             return None;

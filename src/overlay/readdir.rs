@@ -35,8 +35,10 @@ pub struct DirEntry<'a> {
 pub struct DirEntryPlus<'a> {
     /// The name.
     pub entry: DirEntry<'a>,
-    /// What `stat` shows.
+    /// What `stat` shows; nothing for a dot name, and for a name whose lookup fails.
     pub attr: Option<Attr>,
+    /// The node's number; without attributes, one by which nobody finds anything.
+    pub node: Ino,
 }
 
 /// The two dot names come before the others.
@@ -98,11 +100,12 @@ impl Overlay {
         let inode = self.opened_dir(fh)?;
         self.list(&inode, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
-                return Ok(each(DirEntryPlus { entry, attr: None }));
+                let node = Ino(entry.st_ino);
+                return Ok(each(DirEntryPlus { entry, attr: None, node }));
             }
             match self.lookup(inode.ino, entry.name) {
                 Ok(Some(Entry { inode, attr })) => {
-                    let full = each(DirEntryPlus { entry, attr: Some(attr) });
+                    let full = each(DirEntryPlus { entry, attr: Some(attr), node: attr.ino });
                     if !full {
                         drop(inode.leak());
                     }
@@ -110,7 +113,7 @@ impl Overlay {
                 }
                 // Removed since the listing was made, or broken: the name is listed, and its lookup will say why.
                 Ok(None) => Ok(false),
-                Err(_) => Ok(each(DirEntryPlus { entry, attr: None })),
+                Err(_) => Ok(each(DirEntryPlus { entry, attr: None, node: self.store.count() })),
             }
         })
     }

@@ -3,6 +3,8 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use nix::errno::Errno;
+
 use super::{Caller, Overlay};
 use crate::config::XattrPermissions;
 use crate::copy_up::Need;
@@ -26,10 +28,11 @@ impl Overlay {
 
     /// The names of all attributes that `caller` may know of, each ended by a NUL.
     pub fn listxattr(&self, caller: Caller, ino: Ino) -> Result<Vec<u8>> {
-        let names = self.inode(ino)?.with(|at| xattr::list(at).call("listxattr"))?;
+        let inode = self.inode(ino)?;
+        let names = inode.with(|at| xattr::list(at).call("listxattr"))?;
         let mut shown = Vec::new();
         for name in names {
-            let Some(name) = mark::shown_attribute(name.to_bytes()) else { continue };
+            let Some(name) = mark::shown_attribute(inode.stack.namespace, name.to_bytes()) else { continue };
             let hidden = name.as_bytes().starts_with(b"trusted.") && caller.uid != 0;
             if hidden || self.is_own(name.as_bytes()) || (!self.settings.acl && is_acl(name.as_bytes())) {
                 continue;
@@ -44,6 +47,19 @@ impl Overlay {
     pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], mode: SetMode) -> Result<()> {
         let stored = self.stored(name)?;
         let inode = self.inode(ino)?;
+        // A change that fails copies nothing up.
+        if mode != SetMode::Any {
+            let present = inode.with(|at| match xattr::get_into(at, &stored, &mut []) {
+                Ok(_) => Ok(true),
+                Err(Errno::ENODATA) => Ok(false),
+                Err(errno) => Err(Error::Sys { call: "getxattr", errno }),
+            })?;
+            match (mode, present) {
+                (SetMode::Create, true) => return Err(Error::Exists),
+                (SetMode::Replace, false) => return Err(Error::NoAttribute),
+                _ => {}
+            }
+        }
         self.copy_up.ensure(&inode, Need::Metadata)?;
         inode.with(|at| xattr::set(at, &stored, value, mode).call("setxattr"))?;
         self.copy_up.changed(&inode);
@@ -70,8 +86,8 @@ impl Overlay {
         if self.is_own(name.as_bytes()) {
             return Err(Error::NotPermitted("the attribute holds what the mount shows as owner and mode"));
         }
-        let stored =
-            mark::stored_attribute(name).ok_or(Error::NotPermitted("the attribute is a layer's own"))?;
+        let stored = mark::stored_attribute(self.stack.namespace, name)
+            .ok_or(Error::NotPermitted("the attribute is a layer's own"))?;
         CString::new(stored.into_vec()).map_err(|_| Error::Invalid("a NUL byte in an attribute's name"))
     }
 
