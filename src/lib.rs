@@ -6,5 +6,14 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod config;
+pub mod copy_up;
 pub mod error;
+pub mod fuse;
+pub mod inode;
+pub mod layer;
+pub mod merge;
+pub mod overlay;
+pub mod sync;
+pub mod sys;

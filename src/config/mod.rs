@@ -1,4 +1,13 @@
 //! What a mount is made of: every choice, checked once and trusted after. Who parses is `cli`; who opens is `layer`.
+//!
+//! `options` is the `-o` grammar, `draft` gathers what was said and settles what follows from it, `check` looks at
+//! the directories a finished `Config` names. Start reading in `options`: its table is the list of what can be said.
+
+pub mod check;
+pub mod draft;
+pub mod ids;
+pub mod options;
+pub mod split;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +47,8 @@ pub struct Config {
     pub writeback: bool,
     /// Worker threads; nothing means one per CPU, at least two.
     pub threads: Option<usize>,
+    /// The mountpoint may hold names; they are hidden while the mount lasts.
+    pub nonempty: bool,
     /// Flags of the mount itself.
     pub mount: MountFlags,
 }
@@ -151,6 +162,8 @@ pub struct MountFlags {
     pub dirsync: bool,
     /// `allow_other`; nothing means: where it is allowed, that is as root or with `user_allow_other`.
     pub allow_other: Option<bool>,
+    /// `allow_root`: root may look in as well as the owner, nobody else.
+    pub allow_root: bool,
     /// `context="..."` and its kin, passed to the kernel as they are.
     pub context: Vec<String>,
 }
@@ -181,6 +194,7 @@ impl Config {
             timeout: None,
             writeback: false,
             threads: None,
+            nonempty: false,
             mount: MountFlags::default(),
         }
     }

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Builds stratafs and runs all of its tests, mounting for real.
+#
+# usage: scripts/test.sh [CARGO TEST ARGUMENTS...]
+#
+# As root, one after the other:
+#   root        `cargo test` with everything in it
+#   userns      the mount tests again, as the root of a user namespace
+#   fusermount  the mount tests again, as an ordinary user through fusermount3
+# As an ordinary user: `cargo test`, whose mount tests then go by fusermount3.
+# The tests learn which by STRATAFS_TEST_MODE and leave out what that mode cannot
+# do. STRATAFS_REQUIRE_FUSE makes a missing /dev/fuse a failure, not a skip.
+# With arguments only the first run is made. Installs what is missing, as root.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+case ${1:-} in -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit 0 ;; esac
+
+cd "$repo"
+need cc gcc fusermount3 fuse3 setfattr attr setfacl acl mkfs.ext4 e2fsprogs unshare util-linux
+command -v cargo >/dev/null || die "cargo is not here: install a Rust toolchain (see rust-version in Cargo.toml) first"
+[ -c /dev/fuse ] || modprobe fuse 2>/dev/null || true
+[ -c /dev/fuse ] || die "/dev/fuse is not here: the kernel has no FUSE, or this container was not given it (docker: --device /dev/fuse --cap-add SYS_ADMIN)"
+
+export STRATAFS_REQUIRE_FUSE=1 CARGO_TERM_COLOR=never
+log=$(mktemp -d "${TMPDIR:-/tmp}/stratafs-test.XXXXXX")
+trap 'rm -rf --one-file-system "$log"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+failed=()
+summary=()
+
+# run MODE SECONDS COMMAND... : one run of tests, its output shown and summed up.
+run() {
+    local mode=$1 limit=$2 started=$SECONDS state=ok
+    shift 2
+    echo "== tests: $mode"
+    STRATAFS_TEST_MODE=$mode bounded "$limit" "$@" 2>&1 | tee "$log/$mode" || { state=FAILED; failed+=("$mode"); }
+    summary+=("$(awk -v mode="$mode" -v state="$state" -v secs=$((SECONDS - started)) '
+        /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) ~ /^passed/) p += $i; if ($(i + 1) ~ /^failed/) f += $i; if ($(i + 1) ~ /^ignored/) g += $i } }
+        END { printf "%-6s %-10s %d passed, %d failed, %d ignored, %d s", state, mode, p, f, g, secs }' "$log/$mode")")
+}
+
+# The test programs that mount: tests/mount and tests/mount_*.
+mount_tests() {
+    cargo test --locked --no-run 2>&1 |
+        sed -nE 's/^ *Executable tests\/mount[^ ]* \((.*)\)$/\1/p' |
+        while read -r exe; do realpath "$exe"; done
+}
+
+bounded 1200 cargo build --locked
+if [ "$(id -u)" != 0 ]; then
+    run fusermount 1200 cargo test --locked --no-fail-fast "$@"
+else
+    run root 1200 cargo test --locked --no-fail-fast "$@"
+fi
+
+if [ "$(id -u)" = 0 ] && [ $# -eq 0 ]; then
+    # The test programs ask cargo's environment where the package is.
+    export CARGO_MANIFEST_DIR=$repo CARGO_PKG_NAME=stratafs
+    mapfile -t programs < <(mount_tests)
+    user=nobody
+    for exe in ${programs[@]+"${programs[@]}"}; do
+        if unshare -Urm true 2>/dev/null; then
+            run userns 600 unshare -Urm --propagation private "$exe"
+        else
+            summary+=("SKIPPED userns     user namespaces are not allowed here")
+        fi
+        as_user=(setpriv --reuid="$user" --regid="$(id -g $user)" --clear-groups --inh-caps=-all env HOME=/nonexistent)
+        if "${as_user[@]}" test -x "$exe" -a -x "$target/debug/stratafs"; then
+            mkdir -p "$log/tmp"
+            chmod 755 "$log"
+            chown "$user" "$log/tmp"
+            TMPDIR=$log/tmp run fusermount 600 "${as_user[@]}" "$exe"
+        else
+            summary+=("SKIPPED fusermount $user cannot reach $target: use a checkout that every user may enter")
+        fi
+    done
+    [ ${#programs[@]} -gt 0 ] || summary+=("SKIPPED userns, fusermount: no test program that mounts")
+fi
+
+echo "== summary"
+printf '%s\n' "${summary[@]}"
+[ ${#failed[@]} -eq 0 ]

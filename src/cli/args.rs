@@ -1,0 +1,144 @@
+//! The command line as types. What the words mean is decided in the module of each command.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::help;
+
+/// The form with commands.
+#[derive(Debug, Parser)]
+#[command(
+    name = "stratafs",
+    version,
+    about = "Read-only layers and one writable layer, merged into one mount"
+)]
+#[command(after_help = help::program(), arg_required_else_help = true, disable_help_subcommand = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Merge layers into one tree and show it at a mountpoint
+    #[command(after_long_help = help::mount(), after_help = "`stratafs mount --help` lists the options of -o.")]
+    Mount(MountArgs),
+    /// Unmount, and wait until the daemon has ended
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArgs),
+    /// List the stratafs mounts that are up
+    Ls(LsArgs),
+    /// Show on a temporary directory what an overlay does
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// What both forms can say about the daemon.
+#[derive(Debug, Args, Clone, Default)]
+pub struct DaemonArgs {
+    /// Stay in the foreground, with the log on standard error
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Append the log to FILE, instead of syslog or standard error
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// What is logged: error, warn (the default), info, debug, trace, or `MODULE=LEVEL,...`
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// `stratafs mount`
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// A lower layer; give it again for the next one below
+    #[arg(short, long, value_name = "LOWER")]
+    pub lower: Vec<PathBuf>,
+    /// The writable layer; without one the mount is read-only
+    #[arg(short, long, value_name = "UPPER", conflicts_with = "ephemeral")]
+    pub upper: Option<PathBuf>,
+    /// An empty directory beside the upper layer, on the same filesystem
+    #[arg(short, long, value_name = "WORK", conflicts_with = "ephemeral")]
+    pub work: Option<PathBuf>,
+    /// A fresh upper layer in DIR (default $TMPDIR), removed at unmount
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub ephemeral: Option<Option<PathBuf>>,
+    /// Mount options, a comma list
+    #[arg(short, long = "option", value_name = "OPT,...")]
+    pub options: Vec<OsString>,
+    /// The daemon.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+    /// Where the merged tree appears
+    pub mountpoint: PathBuf,
+}
+
+/// The form without a command, as fuse-overlayfs and the helpers of mount(8) are called.
+#[derive(Debug, Parser)]
+#[command(name = "stratafs", version, about = "Mount, called as fuse-overlayfs or by mount(8)")]
+#[command(override_usage = "stratafs [SOURCE] MOUNTPOINT -o lowerdir=A:B,upperdir=U,workdir=W,...")]
+#[command(after_help = help::program(), after_long_help = help::mount())]
+pub struct HelperArgs {
+    /// Mount options, a comma list
+    #[arg(short, value_name = "OPT,...")]
+    pub options: Vec<OsString>,
+    /// The daemon.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+    /// As -f, with a log of everything
+    #[arg(short, long)]
+    pub debug: bool,
+    /// Accepted, for no effect: /etc/mtab is not written
+    #[arg(short, hide = true)]
+    pub no_mtab: bool,
+    /// Accepted, for no effect
+    #[arg(short, hide = true)]
+    pub sloppy: bool,
+    /// Accepted, for no effect
+    #[arg(short, long, hide = true)]
+    pub verbose: bool,
+    /// Accepted, for no effect: the type mount(8) was called with
+    #[arg(short = 't', hide = true, value_name = "TYPE")]
+    pub fs_type: Option<String>,
+    /// SOURCE MOUNTPOINT, or MOUNTPOINT alone; the source is a name for /proc/mounts
+    #[arg(required = true, num_args = 1..=2, value_name = "MOUNTPOINT")]
+    pub places: Vec<PathBuf>,
+}
+
+/// `stratafs umount`
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// Detach now, end when the last program has let go; do not wait
+    #[arg(short, long)]
+    pub lazy: bool,
+    /// Where the merged tree appears
+    #[arg(required = true, value_name = "MOUNTPOINT")]
+    pub mountpoints: Vec<PathBuf>,
+}
+
+/// `stratafs ls`
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Layers, options and chosen fallbacks of each mount
+    #[arg(short, long, conflicts_with = "json")]
+    pub verbose: bool,
+    /// The same for programs, as a JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `stratafs demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the directory, to look around in the layers
+    #[arg(long)]
+    pub keep: bool,
+}

@@ -1,0 +1,230 @@
+//! The life of a daemon: leave the caller behind, bring the mount up, say so, serve, clean up.
+//!
+//! The process forks before it has any thread, and the child does all the work; the parent only waits for one report
+//! through a pipe. So the caller gets an exit status that is true, and the mount is up when it sees it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::ephemeral::Ephemeral;
+use super::exit::{Failure, Outcome};
+use super::record::{Details, Kept};
+use super::{log, mounts};
+use crate::config::{Config, check};
+use crate::error::Error;
+use crate::fuse::session::{Mount, Unmounter};
+use crate::sys::process;
+
+/// A mount to be made and served.
+pub struct Job {
+    /// What it is made of. With `ephemeral` the upper layer is a placeholder.
+    pub config: Config,
+    /// Where to make a fresh upper layer for this mount.
+    pub ephemeral: Option<PathBuf>,
+    /// The caller waits until the mount is gone.
+    pub foreground: bool,
+    /// Where the log goes.
+    pub target: log::Target,
+    /// What is logged.
+    pub level: log::Level,
+}
+
+/// The report of a mount that is up; any other report is the sentence that says why it is not.
+const UP: &[u8] = b"+";
+
+/// Makes the mount; returns when it is up, or in the foreground when it is gone again.
+pub fn start(job: Job) -> Outcome {
+    if job.foreground {
+        return serve(job, || Ok(()));
+    }
+    let failed = |what: &str, errno: nix::Error| Failure::Failed(format!("{what}: {}", errno.desc()));
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe2", errno))?;
+    match process::fork().map_err(|errno| failed("fork", errno))? {
+        ForkResult::Parent { child } => {
+            drop(writer);
+            wait_for_report(reader, child)
+        }
+        ForkResult::Child => {
+            drop(reader);
+            in_background(job, writer);
+            // The parent speaks for both.
+            Ok(())
+        }
+    }
+}
+
+/// The child: what goes wrong before the mount is up goes to the parent, after it to the log.
+fn in_background(job: Job, writer: OwnedFd) {
+    let mut writer = Some(File::from(writer));
+    // Fails only for a leader of a group, which a fresh child is not.
+    let _ = setsid();
+    let up = || {
+        leave_terminal()?;
+        // Without a parent there is nobody who knows of the mount, so it must not stay.
+        let gone = |_| Failure::Failed("the caller went away before the mount was up".to_owned());
+        writer.take().map_or(Ok(()), |mut pipe| pipe.write_all(UP)).map_err(gone)
+    };
+    if let Err(failure) = serve(job, up) {
+        let (Failure::Usage(sentence) | Failure::Failed(sentence)) = failure else { return };
+        match &mut writer {
+            // Nobody left to tell if it fails.
+            Some(pipe) => drop(pipe.write_all(sentence.as_bytes())),
+            None => tracing::error!("{sentence}"),
+        }
+    }
+}
+
+/// Brings the mount up, calls `up`, serves until it is unmounted, cleans up.
+fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
+    log::begin(job.target, job.level);
+    // Modes are made by the callers of the mount; the daemon's own mask would take bits away.
+    umask(Mode::empty());
+    raise_open_files();
+    // Before anything is made that has to be cleaned up: a signal then waits for the thread below.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
+
+    let mut config = job.config;
+    let ephemeral = match &job.ephemeral {
+        Some(parent) => Some(Ephemeral::new(parent, config.lowers.first().map(PathBuf::as_path))?),
+        None => None,
+    };
+    if let Some(made) = &ephemeral {
+        config.upper = Some(made.upper());
+    }
+    check::check(&config)?;
+    // The name that /proc/mounts will show, however the caller came here.
+    config.mountpoint = std::fs::canonicalize(&config.mountpoint).map_err(|error| {
+        Error::Setup(format!(
+            "mountpoint {:?} cannot be reached ({error}): correct the path",
+            config.mountpoint
+        ))
+    })?;
+    if !job.foreground {
+        // Every path is absolute by now, and no directory is to be kept busy.
+        std::env::set_current_dir("/").map_err(|error| Failure::Failed(format!("chdir /: {error}")))?;
+    }
+
+    let mount = Mount::new(config.clone())?;
+    let device = device_at(&config.mountpoint);
+    let record = device.as_deref().and_then(|name| Kept::new(name, &Details::new(&config, mount.notes())));
+    obey(signals, mount.unmounter(), config.mountpoint, device)?;
+    // If `up` fails, dropping the mount unmounts it.
+    up()?;
+    let served = mount.run();
+    // The record goes last: `stratafs umount` waits for it.
+    drop(ephemeral);
+    drop(record);
+    served.map_err(Failure::from)
+}
+
+/// The device number of our mount at `mountpoint`, found without asking the mount, which does not answer yet.
+fn device_at(mountpoint: &Path) -> Option<String> {
+    let mounts = mounts::all().ok()?;
+    mounts::at(&mounts, mountpoint).filter(|entry| entry.is_ours()).map(|entry| entry.device.clone())
+}
+
+/// Starts the thread that unmounts when the daemon is told to end, and detaches when it is told again.
+fn obey(mut signals: Signals, mut unmounter: Unmounter, at: PathBuf, device: Option<String>) -> Outcome {
+    let thread = move || {
+        let mut told = false;
+        for signal in signals.forever() {
+            tracing::info!("signal {signal}: unmounting");
+            if !told {
+                told = true;
+                if let Err(error) = unmounter.unmount() {
+                    tracing::warn!("unmounting {at:?}: {error}; a second signal detaches it");
+                }
+            } else if device.is_some() && device_at(&at) == device {
+                // Only our own mount: another may have come to this place by now.
+                if let Err(errno) = umount2(&at, MntFlags::MNT_DETACH) {
+                    tracing::warn!("detaching {at:?}: {}", errno.desc());
+                }
+            } else {
+                tracing::warn!("{at:?} is detached; the daemon ends when the last program has let go of it");
+            }
+        }
+    };
+    let named = std::thread::Builder::new().name("signals".to_owned()).spawn(thread);
+    named.map(drop).map_err(|error| Failure::Failed(format!("no thread for signals: {error}")))
+}
+
+/// The parent: what the child says, or how it died without a word.
+fn wait_for_report(reader: OwnedFd, child: Pid) -> Outcome {
+    let mut report = Vec::new();
+    // An unreadable pipe is as good as an empty one.
+    let _ = File::from(reader).read_to_end(&mut report);
+    if report == UP {
+        return Ok(());
+    }
+    let status = waitpid(child, None);
+    if !report.is_empty() {
+        return Err(Failure::Failed(String::from_utf8_lossy(&report).into_owned()));
+    }
+    let how = match status {
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("killed by {signal}"),
+        Ok(WaitStatus::Exited(_, status)) => format!("exit status {status}"),
+        _ => "reason unknown".to_owned(),
+    };
+    Err(Failure::Failed(format!(
+        "the daemon ended before the mount was up ({how}): mount again with `-f --log-level debug` to see more"
+    )))
+}
+
+/// Standard input, output and error go nowhere: a caller that reads them to their end must not wait for the daemon.
+fn leave_terminal() -> Outcome {
+    let failed = |what: String| Failure::Failed(format!("/dev/null: {what}"));
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(|e| failed(e.to_string()))?;
+    let null = null.as_fd();
+    let all = dup2_stdin(null).and_then(|()| dup2_stdout(null)).and_then(|()| dup2_stderr(null));
+    all.map_err(|errno| failed(errno.desc().to_owned()))
+}
+
+/// As many open files as the administrator allows.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // With the limit as it was the daemon works too, only with fewer directories kept open.
+        let _ = (soft < hard).then(|| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the parent makes of a child that writes `report` and ends as the shell command `end` says.
+    fn outcome(report: &[u8], end: &str) -> Outcome {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
+        File::from(writer).write_all(report).expect("report");
+        let mut child = Command::new("sh").args(["-c", end]).spawn().expect("child");
+        let outcome = wait_for_report(reader, Pid::from_raw(child.id().try_into().expect("pid")));
+        // Where the parent had to know how the child ended, its status has been taken already.
+        let _ = child.wait();
+        outcome
+    }
+
+    #[test]
+    fn the_parent_repeats_the_report_or_says_how_the_child_died() {
+        let sentence = |outcome| match outcome {
+            Err(Failure::Failed(sentence)) => sentence,
+            other => unreachable!("{other:?}"),
+        };
+        assert_eq!(outcome(UP, "exit 0"), Ok(()));
+        assert_eq!(sentence(outcome(b"no such layer", "exit 0")), "no such layer");
+        assert!(sentence(outcome(b"", "exit 101")).contains("exit status 101"));
+        assert!(sentence(outcome(b"", "kill -KILL $$")).contains("SIGKILL"));
+    }
+}

@@ -1,0 +1,234 @@
+//! `stratafs ls`: the mounts the kernel knows, with what their daemons tell about themselves.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use super::args::LsArgs;
+use super::exit::{Failure, Outcome};
+use super::mounts::{self, Entry};
+use super::record::{Details, Seen};
+
+/// A mount and its daemon.
+struct Row {
+    entry: Entry,
+    daemon: Daemon,
+}
+
+/// What is known of the daemon.
+enum Daemon {
+    /// No record that this process may read.
+    Unknown,
+    /// It runs.
+    Alive(Details),
+    /// It ended without unmounting.
+    Dead(Details),
+}
+
+impl Row {
+    fn new(entry: Entry) -> Row {
+        let daemon = match Seen::of(&entry.device) {
+            None => Daemon::Unknown,
+            Some(seen) if seen.is_alive() => Daemon::Alive(seen.details),
+            Some(seen) => Daemon::Dead(seen.details),
+        };
+        Row { entry, daemon }
+    }
+
+    fn details(&self) -> Option<&Details> {
+        match &self.daemon {
+            Daemon::Unknown => None,
+            Daemon::Alive(details) | Daemon::Dead(details) => Some(details),
+        }
+    }
+
+    fn mode(&self) -> &'static str {
+        if self.entry.is_read_only() || self.details().is_some_and(|d| d.upper.is_none()) {
+            "ro"
+        } else {
+            "rw"
+        }
+    }
+
+    fn pid(&self) -> String {
+        match &self.daemon {
+            Daemon::Unknown => "-".to_owned(),
+            Daemon::Alive(details) => details.pid.to_string(),
+            Daemon::Dead(_) => "dead".to_owned(),
+        }
+    }
+}
+
+/// Lists the mounts. Prints nothing, or `[]`, if there are none.
+pub fn ls(args: LsArgs) -> Outcome {
+    let mounts = mounts::all()
+        .map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
+    let rows: Vec<Row> = mounts.into_iter().filter(Entry::is_ours).map(Row::new).collect();
+    let text = match (args.json, args.verbose) {
+        (true, _) => json(&rows),
+        (_, true) => verbose(&rows),
+        _ => table(&rows),
+    };
+    // A reader such as `head` may have seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = format!("{:<4} {:<8} {:<10} MOUNTPOINT\n", "MODE", "PID", "LAYERS");
+    for row in rows {
+        let layers = row.details().map_or("-".to_owned(), |d| {
+            let upper = if d.upper.is_some() { "1+" } else { "" };
+            format!("{upper}{}", d.lowers.len() + d.data_lowers.len())
+        });
+        let at = row.entry.mountpoint.display();
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{:<4} {:<8} {layers:<10} {at}", row.mode(), row.pid());
+    }
+    out
+}
+
+fn verbose(rows: &[Row]) -> String {
+    let blocks: Vec<String> = rows.iter().map(block).collect();
+    blocks.join("\n")
+}
+
+/// A mount, its mountpoint as the heading.
+fn block(row: &Row) -> String {
+    let mut out = format!("{}\n", row.entry.mountpoint.display());
+    let mut put = |key: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  {key:<8} {value}");
+    };
+    put("mode", row.mode());
+    put("source", &row.entry.source);
+    put("options", &format!("{} {}", row.entry.options, row.entry.super_options));
+    match &row.daemon {
+        Daemon::Unknown => put("daemon", "unknown: another user's, or in another container"),
+        Daemon::Alive(details) => put("daemon", &format!("process {}", details.pid)),
+        Daemon::Dead(details) => {
+            put("daemon", &format!("process {} has died: `stratafs umount` clears the mount", details.pid));
+        }
+    }
+    if let Some(details) = row.details() {
+        let shown = |path: &Path| path.display().to_string();
+        details.upper.iter().for_each(|path| put("upper", &shown(path)));
+        details.work.iter().for_each(|path| put("work", &shown(path)));
+        details.lowers.iter().for_each(|path| put("lower", &shown(path)));
+        details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
+        details.notes.iter().for_each(|note| put("note", note));
+    }
+    out
+}
+
+fn json(rows: &[Row]) -> String {
+    let list = |items: Vec<String>| format!("[{}]", items.join(","));
+    let path = |path: &Path| string(&path.to_string_lossy());
+    let paths = |all: &[std::path::PathBuf]| list(all.iter().map(|one| path(one)).collect());
+    let rows = rows.iter().map(|row| {
+        let (entry, none) = (&row.entry, Details::default());
+        let details = row.details().unwrap_or(&none);
+        let alive = match row.daemon {
+            Daemon::Unknown => "null",
+            Daemon::Alive(_) => "true",
+            Daemon::Dead(_) => "false",
+        };
+        let fields = [
+            ("mountpoint", path(&entry.mountpoint)),
+            ("source", string(&entry.source)),
+            ("device", string(&entry.device)),
+            ("mode", string(row.mode())),
+            ("options", string(&entry.options)),
+            ("super_options", string(&entry.super_options)),
+            ("pid", row.details().map_or("null".to_owned(), |d| d.pid.to_string())),
+            ("alive", alive.to_owned()),
+            ("upper", details.upper.as_deref().map_or("null".to_owned(), path)),
+            ("work", details.work.as_deref().map_or("null".to_owned(), path)),
+            ("lowers", paths(&details.lowers)),
+            ("data_lowers", paths(&details.data_lowers)),
+            ("notes", list(details.notes.iter().map(|note| string(note)).collect())),
+        ];
+        let fields: Vec<String> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        format!("\n  {{{}}}", fields.join(","))
+    });
+    let rows: Vec<String> = rows.collect();
+    if rows.is_empty() { "[]\n".to_owned() } else { format!("[{}\n]\n", rows.join(",")) }
+}
+
+/// A JSON string.
+fn string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Row> {
+        let mounts = mounts::parse(
+            b"36 22 0:57 / /mnt/a\\040b rw,nosuid - fuse.stratafs src rw,user_id=0\n\
+              37 22 0:58 / /mnt/c ro - fuse.stratafs src ro\n",
+        );
+        let details = Details {
+            pid: 42,
+            lowers: vec!["/l1".into(), "/l\"2".into()],
+            upper: Some("/u".into()),
+            work: Some("/w".into()),
+            notes: vec!["no passthrough: tab\there".into()],
+            ..Details::default()
+        };
+        let daemons = [Daemon::Alive(details), Daemon::Unknown];
+        mounts.into_iter().zip(daemons).map(|(entry, daemon)| Row { entry, daemon }).collect()
+    }
+
+    #[test]
+    fn the_table_has_a_line_per_mount() {
+        let table = table(&rows());
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["rw", "42", "1+2", "/mnt/a", "b"]);
+        assert_eq!(lines[2], ["ro", "-", "-", "/mnt/c"]);
+        assert_eq!(super::table(&[]), "");
+    }
+
+    #[test]
+    fn the_long_form_shows_layers_and_notes() {
+        let text = verbose(&rows());
+        for part in
+            ["/mnt/a b\n", "  upper    /u\n", "  lower    /l1\n", "  note     no passthrough", "\n\n/mnt/c\n"]
+        {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert_eq!(verbose(&[]), "");
+    }
+
+    #[test]
+    fn json_is_quoted_and_has_every_key_for_every_mount() {
+        let text = json(&rows());
+        for part in [
+            "\"pid\":42",
+            "\"/l\\\"2\"",
+            "tab\\u0009here",
+            "\"alive\":true",
+            "\"alive\":null",
+            "\"pid\":null",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert_eq!(text.matches("\"lowers\":[").count(), 2);
+        assert_eq!(json(&[]), "[]\n");
+    }
+}

@@ -1,0 +1,108 @@
+//! `stratafs mount` and the form without a command: from arguments to a job for the daemon.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::args::{DaemonArgs, HelperArgs, MountArgs};
+use super::daemon::{self, Job};
+use super::exit::{Failure, Outcome};
+use super::log::{self, Level, Target};
+use crate::config::draft::{Draft, absolute};
+use crate::config::{Config, check, options};
+use crate::sys::process;
+
+/// `stratafs mount`
+pub fn mount(args: MountArgs) -> Outcome {
+    let mut draft = draft(&args.options)?;
+    let both = |what: &str, short: &str, long: &str| {
+        Failure::Usage(format!(
+            "{what} is given both by `{short}` and by `-o {long}=`: leave one of them out"
+        ))
+    };
+    if !args.lower.is_empty() {
+        if !draft.lowers.is_empty() {
+            return Err(both("the lower layer", "-l", "lowerdir"));
+        }
+        draft.lowers = args.lower;
+    }
+    for (given, field, short, long) in
+        [(args.upper, &mut draft.upper, "-u", "upperdir"), (args.work, &mut draft.work, "-w", "workdir")]
+    {
+        if given.is_some() && field.is_some() {
+            return Err(both(&format!("the {long}"), short, long));
+        }
+        *field = field.take().or(given);
+    }
+    let ephemeral = match args.ephemeral {
+        Some(_) if draft.upper.is_some() || draft.work.is_some() => {
+            return Err(Failure::Usage(
+                "`--ephemeral` makes an upper layer and `-o upperdir=` or `workdir=` names one: leave one of them out"
+                    .to_owned(),
+            ));
+        }
+        Some(dir) => {
+            // Stands in until the daemon has made the real one.
+            (draft.upper, draft.work) = (Some("upper".into()), Some("work".into()));
+            draft.ephemeral = true;
+            Some(absolute(dir.unwrap_or_else(std::env::temp_dir)).map_err(Failure::usage)?)
+        }
+        None => None,
+    };
+    let config = draft.into_config(args.mountpoint).map_err(Failure::usage)?;
+    start(config, ephemeral, args.daemon)
+}
+
+/// The form without a command. `dry` looks at everything and mounts nothing, as `mount --fake` asks.
+pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
+    let mut draft = draft(&args.options)?;
+    let mut places = args.places.into_iter();
+    let (first, second) = (places.next().unwrap_or_default(), places.next());
+    let mountpoint = match second {
+        Some(mountpoint) => {
+            // So that `mount -a` finds the line of fstab mounted already.
+            let source = first.to_string_lossy().into_owned();
+            draft.fsname = draft.fsname.or(Some(source).filter(|name| !name.is_empty()));
+            mountpoint
+        }
+        None => first,
+    };
+    if is_passed_descriptor(&mountpoint) {
+        return Err(Failure::Usage(format!(
+            "mountpoint {mountpoint:?} is a descriptor passed by mount(8): leave `drop_privileges` out"
+        )));
+    }
+    let config = draft.into_config(mountpoint).map_err(Failure::usage)?;
+    if dry {
+        return check::check(&config).map_err(Failure::from);
+    }
+    let mut how = args.daemon;
+    if args.debug {
+        how.foreground = true;
+        how.log_level.get_or_insert("debug".to_owned());
+    }
+    start(config, None, how)
+}
+
+/// mount.fuse3 with `drop_privileges` opens the device itself and hands over `/dev/fd/N`.
+fn is_passed_descriptor(path: &Path) -> bool {
+    path.starts_with("/dev/fd")
+}
+
+fn draft(lists: &[OsString]) -> Result<Draft, Failure> {
+    let mut draft = Draft::default();
+    lists.iter().try_for_each(|list| options::parse(&mut draft, list)).map_err(Failure::usage)?;
+    Ok(draft)
+}
+
+fn start(config: Config, ephemeral: Option<PathBuf>, how: DaemonArgs) -> Outcome {
+    if !how.foreground {
+        process::close_inherited();
+    }
+    let level = Level::new(how.log_level.as_deref())?;
+    let target = match &how.log_file {
+        Some(path) => Target::File(log::open(path)?),
+        None if how.foreground => Target::Stderr,
+        None => Target::Syslog,
+    };
+    daemon::start(Job { config, ephemeral, foreground: how.foreground, target, level })
+}

@@ -1,0 +1,158 @@
+//! `stratafs umount`: unmounts, and returns when the daemon has ended too, so that its layers are free.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use super::args::UmountArgs;
+use super::exit::{Failure, Outcome, say};
+use super::mounts::{self, Entry};
+use super::record::Seen;
+use crate::config::check::fusermount;
+use crate::config::draft::absolute;
+
+/// How long a daemon may take to end after its mount is gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Unmounts each; those after one that cannot be unmounted, too.
+pub fn umount(args: UmountArgs) -> Outcome {
+    let mut outcome = Ok(());
+    for path in &args.mountpoints {
+        if let Err(Failure::Failed(sentence) | Failure::Usage(sentence)) = one(path, args.lazy) {
+            say(&sentence);
+            outcome = Err(Failure::Said);
+        }
+    }
+    outcome
+}
+
+fn one(path: &Path, lazy: bool) -> Outcome {
+    let mounts =
+        mounts::all().map_err(|error| failed(format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
+    let entry = find(&mounts, path)?;
+    // Opened before, since the daemon removes it in the end.
+    let record = Seen::of(&entry.device);
+    detach(&entry.mountpoint, lazy)?;
+    match record {
+        Some(record) if !lazy => wait(record, &entry.mountpoint),
+        _ => Ok(()),
+    }
+}
+
+/// Our mount at `path`, by whatever name. The mount itself is not asked: its daemon may be dead.
+fn find<'a>(mounts: &'a [Entry], path: &Path) -> Result<&'a Entry, Failure> {
+    let full = absolute(path.to_owned()).map_err(Failure::from)?;
+    let entry = names(&full)
+        .find_map(|name| mounts::at(mounts, &name))
+        .ok_or_else(|| failed(format!("{path:?} is not a mountpoint: `stratafs ls` lists the mounts")))?;
+    if !entry.is_ours() {
+        return Err(failed(format!(
+            "{path:?} is a mount of type {}, not of stratafs: unmount it with umount(8)",
+            entry.fs_type
+        )));
+    }
+    Ok(entry)
+}
+
+/// The names `path` may have in mountinfo, the cheap ones first.
+fn names(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let as_it_is = Some(path.components().collect());
+    let (parent, name) = (path.parent().map(Path::to_owned), path.file_name().map(OsStr::to_owned));
+    let real_parent = std::iter::once_with(move || Some(parent?.canonicalize().ok()?.join(name?)));
+    let full = path.to_owned();
+    let real = std::iter::once_with(move || full.canonicalize().ok());
+    std::iter::once(as_it_is).chain(real_parent).chain(real).flatten()
+}
+
+/// Unmounts by the system call where it is allowed, else by the helper.
+fn detach(path: &Path, lazy: bool) -> Outcome {
+    let flags = MntFlags::UMOUNT_NOFOLLOW | if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    match umount2(path, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => by_helper(path, lazy),
+        Err(Errno::EBUSY) => Err(busy(path)),
+        Err(errno) => Err(failed(format!("{path:?} cannot be unmounted: {}", errno.desc()))),
+    }
+}
+
+fn by_helper(path: &Path, lazy: bool) -> Outcome {
+    let helper = fusermount().ok_or_else(|| {
+        failed(
+            "fusermount3 is not in $PATH, and only root unmounts without it: install the package fuse3"
+                .to_owned(),
+        )
+    })?;
+    let mut command = Command::new(&helper);
+    command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(path);
+    let output = command.output().map_err(|error| failed(format!("{helper:?} cannot be run: {error}")))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    match output.status.success() {
+        true => Ok(()),
+        false if said.contains("busy") => Err(busy(path)),
+        false => Err(failed(format!("{path:?} cannot be unmounted: {said}"))),
+    }
+}
+
+fn busy(path: &Path) -> Failure {
+    failed(format!(
+        "{path:?} is in use: end the programs that use it (`fuser -vm {path:?}` names them), or detach it with `--lazy`"
+    ))
+}
+
+fn wait(record: Seen, path: &Path) -> Outcome {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while record.is_alive() {
+        if begun.elapsed() > PATIENCE {
+            let pid = record.details.pid;
+            return Err(failed(format!(
+                "{path:?} is unmounted, but its daemon, process {pid}, has not ended: it may be waiting for a disk; \
+                 leave its layers alone until it has"
+            )));
+        }
+        sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+    record.forget();
+    Ok(())
+}
+
+fn failed(sentence: String) -> Failure {
+    Failure::Failed(sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(found: Result<&Entry, Failure>) -> String {
+        match found {
+            Err(Failure::Failed(sentence)) => sentence,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mount_is_found_by_any_name_and_strangers_are_refused() {
+        let dir = tempfile::TempDir::new().expect("dir");
+        let real = dir.path().canonicalize().expect("real");
+        std::fs::create_dir(real.join("m")).expect("m");
+        std::os::unix::fs::symlink(real.join("m"), real.join("link")).expect("link");
+        let text = format!(
+            "1 2 0:57 / {}/m rw - fuse.stratafs s rw\n3 2 0:5 / /t rw - tmpfs t rw\n",
+            real.display()
+        );
+        let mounts = mounts::parse(text.as_bytes());
+        for name in ["m", "m/", "./m", "link"] {
+            assert_eq!(find(&mounts, &real.join(name)).map(|e| e.device.as_str()), Ok("0:57"), "{name}");
+        }
+        assert!(sentence(find(&mounts, Path::new("/t"))).contains("type tmpfs"));
+        assert!(sentence(find(&mounts, &real)).contains("not a mountpoint"));
+        assert!(sentence(find(&mounts, Path::new("/nowhere"))).contains("not a mountpoint"));
+    }
+}

@@ -1,0 +1,312 @@
+//! Looks at the directories a `Config` names, before any is opened for good, so that what a person has to put right
+//! is said in one sentence. What only shows in use (extended attributes, rename flags) is `layer::probe`'s matter.
+//!
+//! Source: overlayfs.rst, "Sharing and copying layers" and "workdir"; where the kernel answers EINVAL, EBUSY or ELOOP
+//! and writes to dmesg, this names the directories.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat, geteuid};
+
+use super::Config;
+use crate::error::{Error, Result};
+
+/// Checks the layers, the mountpoint and the way to mount.
+/// Errors: `Setup`, one sentence with the directory or device and the remedy.
+pub fn check(config: &Config) -> Result<()> {
+    let layers = layers(config)?;
+    twice(&layers)?;
+    room(config, &layers)?;
+    nested(&layers)?;
+    mountpoint(config, &layers)?;
+    device()
+}
+
+/// What a directory is to the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Lower,
+    Data,
+    Upper,
+    Work,
+}
+
+impl Role {
+    fn noun(self) -> &'static str {
+        match self {
+            Role::Lower => "lower layer",
+            Role::Data => "data-only layer",
+            Role::Upper => "upper layer",
+            Role::Work => "workdir",
+        }
+    }
+
+    fn options(self) -> &'static str {
+        match self {
+            Role::Lower => "-l or lowerdir=",
+            Role::Data => "datadir+= or `::` in lowerdir=",
+            Role::Upper => "-u or upperdir=",
+            Role::Work => "-w or workdir=",
+        }
+    }
+
+    fn written(self) -> bool {
+        matches!(self, Role::Upper | Role::Work)
+    }
+}
+
+/// A device and an inode number: what tells two directories apart, whatever they are called.
+type Identity = (u64, u64);
+
+/// A directory that is there, and those above it.
+struct Dir<'a> {
+    role: Role,
+    path: &'a Path,
+    identity: Identity,
+    /// From its parent to the root, by the path without symbolic links.
+    above: Vec<Identity>,
+}
+
+impl Dir<'_> {
+    fn shown(&self) -> String {
+        format!("{} {:?}", self.role.noun(), self.path)
+    }
+
+    fn is_inside(&self, other: &Dir<'_>) -> bool {
+        self.above.contains(&other.identity)
+    }
+}
+
+fn setup<T>(sentence: String) -> Result<T> {
+    Err(Error::Setup(sentence))
+}
+
+fn layers(config: &Config) -> Result<Vec<Dir<'_>>> {
+    let mut out = Vec::with_capacity(config.lowers.len() + config.data_lowers.len() + 2);
+    if let Some(upper) = &config.upper {
+        out.push(layer(Role::Upper, &upper.dir, config)?);
+        out.push(layer(Role::Work, &upper.work, config)?);
+    }
+    for path in &config.lowers {
+        out.push(layer(Role::Lower, path, config)?);
+    }
+    for path in &config.data_lowers {
+        out.push(layer(Role::Data, path, config)?);
+    }
+    Ok(out)
+}
+
+/// One layer: there, a directory, readable, and writable where it will be written.
+fn layer<'a>(role: Role, path: &'a Path, config: &Config) -> Result<Dir<'a>> {
+    let shown = format!("{} {path:?} ({})", role.noun(), role.options());
+    let facts = directory(&shown, path)?;
+    let mut needed = AccessFlags::R_OK | AccessFlags::X_OK;
+    if role.written() && !config.mount.read_only {
+        needed |= AccessFlags::W_OK;
+    }
+    match faccessat(AT_FDCWD, path, needed, AtFlags::AT_EACCESS) {
+        Ok(()) => {}
+        Err(Errno::EROFS) => {
+            return setup(format!(
+                "{shown} is on a read-only filesystem: name one that can be written, or mount with `-o ro`"
+            ));
+        }
+        Err(errno) => {
+            let verb = if needed.contains(AccessFlags::W_OK) { "written" } else { "read" };
+            return setup(format!(
+                "{shown} cannot be {verb} ({}): change its permissions or mount as its owner",
+                errno.desc()
+            ));
+        }
+    }
+    Ok(Dir { role, path, identity: (facts.dev(), facts.ino()), above: above(&shown, path)? })
+}
+
+/// The facts of a directory that has to be there.
+fn directory(shown: &str, path: &Path) -> Result<Metadata> {
+    match fs::metadata(path) {
+        Ok(facts) if facts.is_dir() => Ok(facts),
+        Ok(_) => setup(format!("{shown} is not a directory: name a directory")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            setup(format!("{shown} does not exist: create it or correct the path"))
+        }
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => setup(format!(
+            "{shown} is a mount whose daemon has died: clear it with `stratafs umount {path:?}`"
+        )),
+        Err(error) => {
+            setup(format!("{shown} cannot be reached ({error}): correct the path or its permissions"))
+        }
+    }
+}
+
+/// Who the directories above `path` are, from its parent to the root.
+fn above(shown: &str, path: &Path) -> Result<Vec<Identity>> {
+    let unreachable = |error: std::io::Error| {
+        Error::Setup(format!("{shown} cannot be reached ({error}): correct the path"))
+    };
+    let real = fs::canonicalize(path).map_err(unreachable)?;
+    let parents = real.ancestors().skip(1);
+    parents.map(|dir| fs::metadata(dir).map(|f| (f.dev(), f.ino())).map_err(unreachable)).collect()
+}
+
+/// No directory in two places, by whatever name.
+fn twice(layers: &[Dir<'_>]) -> Result<()> {
+    for (at, dir) in layers.iter().enumerate() {
+        if let Some(other) = layers[..at].iter().find(|other| other.identity == dir.identity) {
+            return setup(format!(
+                "{} and {} are the same directory: name each directory once",
+                other.shown(),
+                dir.shown()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The upper layer and the workdir: names are moved from one to the other.
+fn room(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
+    let find = |role| layers.iter().find(|dir| dir.role == role);
+    let (Some(upper), Some(work)) = (find(Role::Upper), find(Role::Work)) else {
+        return Ok(());
+    };
+    if upper.identity.0 != work.identity.0 && !config.mount.read_only {
+        return setup(format!(
+            "{} and {} are on different filesystems, and names are moved between them: name a workdir beside \
+             the upper layer",
+            upper.shown(),
+            work.shown()
+        ));
+    }
+    for (inner, outer) in [(work, upper), (upper, work)] {
+        if inner.is_inside(outer) {
+            return setup(format!(
+                "{} is inside {}: name a workdir beside the upper layer",
+                inner.shown(),
+                outer.shown()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What is written stands in no layer that is read, nor the other way round. Lower layers may overlap one another:
+/// neither changes.
+fn nested(layers: &[Dir<'_>]) -> Result<()> {
+    let (written, read): (Vec<_>, Vec<_>) = layers.iter().partition(|dir| dir.role.written());
+    for written in &written {
+        for read in &read {
+            let (inner, outer) = match () {
+                () if written.is_inside(read) => (written, read),
+                () if read.is_inside(written) => (read, written),
+                () => continue,
+            };
+            return setup(format!(
+                "{} is inside {}, so a change of the one would change the other: move one of them out",
+                inner.shown(),
+                outer.shown()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The mountpoint: there, empty or meant, and not where the daemon would walk into its own mount.
+fn mountpoint(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
+    let path = &config.mountpoint;
+    let shown = format!("mountpoint {path:?}");
+    let facts = match directory(&shown, path) {
+        Err(Error::Setup(_)) if !path.exists() && path.symlink_metadata().is_err_and(not_found) => {
+            return setup(format!("{shown} does not exist: create it with `mkdir -p {path:?}`"));
+        }
+        facts => facts?,
+    };
+    let identity = (facts.dev(), facts.ino());
+    let above = above(&shown, path)?;
+    for layer in layers {
+        // Mounting over a layer is common (`lowerdir=/usr,... /usr`) and safe: layers are opened before.
+        if layer.identity == identity && layer.role != Role::Work {
+            return Ok(());
+        }
+        if layer.identity == identity || above.contains(&layer.identity) {
+            return setup(format!(
+                "{shown} is inside {}, which would then contain itself: choose a mountpoint outside the layers",
+                layer.shown()
+            ));
+        }
+        if layer.above.contains(&identity) {
+            return setup(format!(
+                "{} is inside {shown} and would be hidden by the mount: choose a mountpoint outside the layers",
+                layer.shown()
+            ));
+        }
+    }
+    if !config.nonempty && !is_empty(&shown, path)? {
+        if above.first().is_some_and(|parent| parent.0 != identity.0) {
+            return setup(format!(
+                "{shown} carries a mount already, and that is not empty: unmount it with `umount {path:?}`, name an \
+                 empty directory or give `-o nonempty`"
+            ));
+        }
+        return setup(format!(
+            "{shown} is not empty, and the mount would hide what is in it: name an empty directory or give `-o nonempty`"
+        ));
+    }
+    Ok(())
+}
+
+fn not_found(error: std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+}
+
+fn is_empty(shown: &str, path: &Path) -> Result<bool> {
+    let mut names = fs::read_dir(path).map_err(|error| {
+        Error::Setup(format!(
+            "{shown} cannot be read ({error}): change its permissions or give `-o nonempty`"
+        ))
+    })?;
+    Ok(names.next().is_none())
+}
+
+/// The way to mount: the device, and a helper for those who may not call mount(2).
+fn device() -> Result<()> {
+    let device = "/dev/fuse";
+    match fs::File::options().read(true).write(true).open(device) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return setup(format!(
+                "{device} does not exist: load the module with `modprobe fuse`, or start the container with \
+                 `--device {device}`"
+            ));
+        }
+        Err(error) => {
+            return setup(format!(
+                "{device} cannot be opened ({error}): change its permissions, or start the container with \
+                 `--device {device}`"
+            ));
+        }
+    }
+    if !geteuid().is_root() && fusermount().is_none() {
+        return setup(
+            "fusermount3 is not in $PATH, and only root mounts without it: install the package fuse3, or run as root"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// The helper that mounts and unmounts for ordinary users, by the name it has here.
+pub fn fusermount() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .flat_map(|dir| [dir.join("fusermount3"), dir.join("fusermount")])
+        .find(|file| faccessat(AT_FDCWD, file, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

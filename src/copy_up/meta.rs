@@ -1,0 +1,56 @@
+//! Everything but bytes: owner, attributes, mode, times. Complete, or the operation fails.
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::merge::listing::FileKind;
+use crate::merge::mark;
+use crate::sys::At;
+use crate::sys::attr::{self, SetTime};
+use crate::sys::stat::{Stat, stat};
+use crate::sys::xattr::{self, SetMode};
+
+/// Gives the object at `to` what the one at `from` has. `from_stat` is what `from` was when the copy began.
+///
+/// The order is the point: a change of owner clears set-id bits and `security.capability`, so it comes first; an ACL
+/// changes the mode, so the mode comes after; anything changes the times, so they come last.
+pub fn copy(from: At<'_>, from_stat: &Stat, to: At<'_>) -> Result<()> {
+    let made = stat(to).call("statx")?;
+    if (made.uid, made.gid) != (from_stat.uid, from_stat.gid) {
+        attr::chown(to, Some(from_stat.uid), Some(from_stat.gid)).call("fchownat")?;
+    }
+    copy_xattrs(from, to)?;
+    if from_stat.kind != FileKind::Symlink {
+        attr::chmod(to, from_stat.mode).call("fchmodat2")?;
+    }
+    copy_times(from_stat, to)
+}
+
+/// Gives the object at `to` these times.
+pub fn copy_times(from: &Stat, to: At<'_>) -> Result<()> {
+    attr::utimens(to, SetTime::To(from.atime), SetTime::To(from.mtime)).call("utimensat")
+}
+
+fn copy_xattrs(from: At<'_>, to: At<'_>) -> Result<()> {
+    for name in xattr::list(from).call("listxattr")? {
+        // The lower object's own marks mean something only where it is. Escaped ones are the user's, and go along.
+        if mark::shown_attribute(name.to_bytes()).is_none() {
+            continue;
+        }
+        let Some(value) = xattr::get(from, &name).call("getxattr")? else { continue };
+        match xattr::set(to, &name, &value, SetMode::Any) {
+            Ok(()) => {}
+            Err(Errno::EOPNOTSUPP) if !must_come_along(&name) => {}
+            Err(errno) => return Err(Error::Sys { call: "setxattr", errno }),
+        }
+    }
+    Ok(())
+}
+
+/// Without these the copy would allow what the original forbids. Source: kernel `ovl_must_copy_xattr`.
+fn must_come_along(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_")
+}

@@ -1,0 +1,126 @@
+//! Copy-up: bringing a lower object into the upper layer before it is changed. Parents first, each inode once, and
+//! whatever happens, either the old object shows or the new one, whole.
+//!
+//! `data` copies bytes, `meta` everything else, `publish` makes objects and puts them into place. This room knows no
+//! operation: it is told what a caller needs. Source: overlayfs.rst, "Non-directories"; kernel `copy_up.c`.
+
+mod data;
+mod meta;
+pub mod publish;
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use crate::config::FsyncMode;
+use crate::error::{Error, Result};
+use crate::inode::{Ino, Inode};
+
+/// What the upper layer must have before the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Owner, mode, times, attributes, name: data may stay below.
+    Metadata,
+    /// All of it.
+    Data,
+    /// All of it, but the data is about to be cut off: none is copied.
+    Truncated,
+}
+
+/// Called with the number of an inode whose attributes, as the kernel may have cached them, are wrong now.
+pub type Changed = Box<dyn Fn(Ino) + Send + Sync>;
+
+/// How copy-up is done in this mount.
+pub struct CopyUp {
+    fsync: FsyncMode,
+    metacopy: bool,
+    changed: OnceLock<Changed>,
+}
+
+impl std::fmt::Debug for CopyUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CopyUp").field("fsync", &self.fsync).field("metacopy", &self.metacopy).finish()
+    }
+}
+
+impl CopyUp {
+    /// Copy-up with these promises.
+    pub fn new(fsync: FsyncMode, metacopy: bool) -> CopyUp {
+        CopyUp { fsync, metacopy, changed: OnceLock::new() }
+    }
+
+    /// Says who is to hear of attributes that changed behind the kernel's back.
+    pub fn on_change(&self, changed: Changed) {
+        // A second listener would be a fault of the mount's start; the first stays.
+        let _ = self.changed.set(changed);
+    }
+
+    /// What is synced when.
+    pub fn fsync(&self) -> FsyncMode {
+        self.fsync
+    }
+
+    /// Says that the kernel's attributes of `inode` are wrong now.
+    pub fn changed(&self, inode: &Inode) {
+        if inode.note_attributes_cached(false) {
+            if let Some(changed) = self.changed.get() {
+                changed(inode.ino);
+            }
+        }
+    }
+
+    /// Brings `inode` into the upper layer as far as `need` says. The view does not change.
+    /// Errors: `ReadOnly` without an upper layer; whatever the layers answer, and then nothing has changed.
+    /// Locks: takes gates; no lock of level 3 or deeper may be held.
+    pub fn ensure(&self, inode: &Arc<Inode>, need: Need) -> Result<()> {
+        inode.stack.writable()?;
+        if inode.is_dir() {
+            return self.ensure_dir(inode);
+        }
+        loop {
+            if is_done(inode, need) {
+                return Ok(());
+            }
+            let parent = inode.state.read().names.first().map(|name| name.parent.clone());
+            if let Some(parent) = &parent {
+                self.ensure_dir(parent)?;
+            }
+            let gate = inode.gate.lock();
+            if is_done(inode, need) {
+                return Ok(());
+            }
+            if inode.has_upper() {
+                return self.complete_data(inode, need);
+            }
+            // While nobody held the gate the file may have moved into a directory that has no upper part yet.
+            let name = inode.state.read().names.first().cloned();
+            let ready = name.as_ref().is_none_or(|name| name.parent.upper_dir().is_some());
+            if ready {
+                return self.copy_file(inode, name, need);
+            }
+            drop(gate);
+        }
+    }
+
+    fn ensure_dir(&self, dir: &Arc<Inode>) -> Result<()> {
+        // Down from the nearest ancestor that is there already; a path may be thousands of names deep.
+        let mut missing = Vec::new();
+        let mut at = dir.clone();
+        while at.upper_dir().is_none() {
+            let parent = at.dir_name().ok_or(Error::ReadOnly)?.parent;
+            missing.push(at);
+            at = parent;
+        }
+        for dir in missing.iter().rev() {
+            let _gate = dir.gate.lock();
+            if dir.upper_dir().is_none() {
+                self.copy_dir(dir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_done(inode: &Inode, need: Need) -> bool {
+    let state = inode.state.read();
+    state.upper_ino != 0 && (need == Need::Metadata || state.data.is_none())
+}

@@ -1,0 +1,313 @@
+//! Making the upper object in the workdir and putting it into place in one step.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+
+use super::{CopyUp, Need, data, meta};
+use crate::config::FsyncMode;
+use crate::error::{Context, Error, Result};
+use crate::inode::{Inode, LowerFile, Name, Node};
+use crate::layer::real_dir::Fact;
+use crate::layer::workdir::Temp;
+use crate::layer::{RealDir, Upper};
+use crate::merge::listing::FileKind;
+use crate::merge::mark::{self, Mark, NlinkBase};
+use crate::merge::origin::Origin;
+use crate::sys::stat::{Stat, format_of, stat};
+use crate::sys::{At, copy, name, open, xattr};
+
+impl CopyUp {
+    /// Locks: the directory's gate is held, its parent has an upper part.
+    pub(super) fn copy_dir(&self, dir: &Arc<Inode>) -> Result<()> {
+        let upper = dir.stack.writable()?;
+        let Node::Dir { upper: upper_part, lowers } = &dir.node else { return Err(Error::NotDir) };
+        let place = dir.dir_name().ok_or(Error::Bug("the root has no upper part in a writable stack"))?;
+        let parent = upper_parent(&place.parent)?;
+        let lower = lowers.first().ok_or(Error::Stale)?;
+        let lower_fd = lower.fd().call("openat2")?;
+        let from = At::fd(lower_fd.as_fd());
+        let lower_stat = stat(from).call("statx")?;
+        let origin = dir.stack.origin_of(lower.layer(), from);
+
+        let temp = upper.temp();
+        name::mkdir(temp.at(), 0o700).call("mkdirat")?;
+        meta::copy(from, &lower_stat, temp.at())?;
+        upper.set_origin(temp.at(), origin.as_ref())?;
+        // Marks are changes, too: the times come last.
+        meta::copy_times(&lower_stat, temp.at())?;
+        if self.fsync == FsyncMode::Strict {
+            let fd = open::path(temp.at()).call("openat2")?;
+            name::sync_dir(fd.as_fd()).call("fsync")?;
+        }
+        let parent_fd = parent.fd().call("openat2")?;
+        self.into_parent(&place.parent, parent, upper, || {
+            upper.place(temp, parent_fd.as_fd(), &place.name, false)
+        })?;
+        let real = parent.child(&place.name);
+        real.note(Fact::NoWhiteoutFiles, true);
+        if upper_part.set(real).is_err() {
+            return Err(Error::Bug("a directory was copied up twice"));
+        }
+        self.changed(dir);
+        Ok(())
+    }
+
+    /// Locks: the file's gate is held; the parent in `place` has an upper part. A file without a name is copied for
+    /// those who still have it open.
+    pub(super) fn copy_file(&self, inode: &Arc<Inode>, place: Option<Name>, need: Need) -> Result<()> {
+        let upper = inode.stack.writable()?;
+        let (lower, data) = {
+            let state = inode.state.read();
+            (state.lower.clone().ok_or(Error::Stale)?, state.data.clone())
+        };
+        let from = lower.locate()?;
+        let lower_stat = stat(from.at()).call("statx")?;
+        let indexed = lower_stat.nlink > 1 && inode.stack.index;
+        // Without an index the other names of a hard link stay behind, and the number with them.
+        let origin = match lower_stat.nlink {
+            1 => inode.stack.origin_of(lower.dir.layer(), from.at()),
+            _ if indexed => inode.stack.origin_of(lower.dir.layer(), from.at()),
+            _ => None,
+        };
+        let data_stays = need == Need::Metadata
+            && self.metacopy
+            && inode.kind == FileKind::Regular
+            && lower_stat.size > 0
+            && place.is_some();
+
+        let temp = upper.temp();
+        let source = data.as_deref().unwrap_or(&lower);
+        let file = self.make(inode.kind, &temp, &from.at(), source, &lower_stat, need, data_stays)?;
+        meta::copy(from.at(), &lower_stat, temp.at())?;
+        if data_stays {
+            upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
+        }
+        if lower_stat.nlink == 1 || indexed {
+            upper.set_origin(temp.at(), origin.as_ref())?;
+        }
+        meta::copy_times(&lower_stat, temp.at())?;
+        if !data_stays || self.fsync == FsyncMode::Strict {
+            self.sync_file(file.as_ref())?;
+        }
+
+        let made = stat(temp.at()).call("statx")?;
+        let data_left = data_stays.then(|| Box::new(source.clone()));
+        match place {
+            None => self.publish_orphan(inode, temp, made, data_left)?,
+            Some(place) => {
+                let index = origin.filter(|_| indexed);
+                self.publish_file(inode, upper, temp, &place, made, data_left, index)?;
+            }
+        }
+        self.changed(inode);
+        Ok(())
+    }
+
+    /// Makes the object in the workdir, with its data if that is to come along. Returns a regular file open.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one object, used once")]
+    fn make(
+        &self,
+        kind: FileKind,
+        temp: &Temp<'_>,
+        from: &At<'_>,
+        source: &LowerFile,
+        lower_stat: &Stat,
+        need: Need,
+        data_stays: bool,
+    ) -> Result<Option<OwnedFd>> {
+        match kind {
+            FileKind::Regular => {
+                let to = open::create(temp.at(), OFlag::O_RDWR, 0o600).call("openat2")?;
+                if data_stays {
+                    crate::sys::attr::truncate(to.as_fd(), lower_stat.size).call("ftruncate")?;
+                } else if need != Need::Truncated {
+                    copy_from(source, &to)?;
+                }
+                Ok(Some(to))
+            }
+            FileKind::Symlink => {
+                let target = name::readlink(*from).call("readlinkat")?;
+                name::symlink(&target, temp.at()).call("symlinkat")?;
+                Ok(None)
+            }
+            FileKind::Dir => Err(Error::Bug("a directory is not copied as a file")),
+            _ => {
+                let mode = format_of(kind) | 0o600;
+                name::mknod(temp.at(), mode, lower_stat.rdev_major, lower_stat.rdev_minor).call("mknodat")?;
+                Ok(None)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one object, used once")]
+    fn publish_file(
+        &self,
+        inode: &Arc<Inode>,
+        upper: &Upper,
+        temp: Temp<'_>,
+        place: &Name,
+        made: Stat,
+        data: Option<Box<LowerFile>>,
+        index: Option<Origin>,
+    ) -> Result<()> {
+        let parent = upper_parent(&place.parent)?;
+        let parent_fd = parent.fd().call("openat2")?;
+        let mut state = inode.state.write();
+        if let Some(origin) = index {
+            let index_name = index_entry(&origin)?;
+            let index_dir = upper.workdir.index().ok_or(Error::Bug("an index without a directory"))?;
+            upper.set_mark(temp.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, 0))?;
+            upper.place(temp, index_dir.as_fd(), &index_name, false)?;
+            let linked = self.into_parent(&place.parent, parent, upper, || {
+                let from = At::new(index_dir.as_fd(), &index_name);
+                name::link(from, At::new(parent_fd.as_fd(), &place.name)).call("linkat")
+            });
+            if let Err(error) = linked {
+                // Nothing shows it yet; left behind, it would be taken for the file's upper object.
+                name::unlink(At::new(index_dir.as_fd(), &index_name)).call("unlinkat")?;
+                return Err(error);
+            }
+            let lower_nlink = state.lower.as_ref().map_or(1, |lower| lower.nlink);
+            state.nlink = Some(lower_nlink);
+            state.index = Some(index_name);
+        } else {
+            self.into_parent(&place.parent, parent, upper, || {
+                upper.place(temp, parent_fd.as_fd(), &place.name, false)
+            })?;
+        }
+        state.upper_ino = made.ino;
+        state.data = data;
+        if let Some(at) = state.position(&place.parent, &place.name) {
+            state.names[at].in_upper = true;
+        }
+        Ok(())
+    }
+
+    /// A file that nobody can name any more goes up without a name.
+    fn publish_orphan(
+        &self,
+        inode: &Arc<Inode>,
+        temp: Temp<'_>,
+        made: Stat,
+        data: Option<Box<LowerFile>>,
+    ) -> Result<()> {
+        let mut state = inode.state.write();
+        let fd = open::path(temp.at()).call("openat2")?;
+        name::unlink(temp.at()).call("unlinkat")?;
+        temp.placed();
+        state.orphan = Some(Arc::new(fd));
+        state.upper_ino = made.ino;
+        state.data = data;
+        Ok(())
+    }
+
+    /// Gives an indexed inode the upper name that so far only a lower layer has, so that it can be moved.
+    /// Locks: the inode's gate is held; the parent has an upper part.
+    pub fn link_up(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name_in: &OsStr) -> Result<()> {
+        let upper = inode.stack.writable()?;
+        let dir = upper_parent(parent)?;
+        let dir_fd = dir.fd().call("openat2")?;
+        let mut state = inode.state.write();
+        let Some(at) = state.position(parent, name_in) else { return Err(Error::NotFound) };
+        if state.names[at].in_upper {
+            return Ok(());
+        }
+        let from = inode.locate_locked(&state)?;
+        // The upper count goes up and the overlay's does not: relative to the lower one the difference stays true.
+        if let (Some(nlink), Some(lower)) = (state.nlink, &state.lower) {
+            let difference = i64::from(nlink) - i64::from(lower.nlink);
+            upper.set_mark(from.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, difference))?;
+        }
+        self.into_parent(parent, dir, upper, || {
+            name::link(from.at(), At::new(dir_fd.as_fd(), name_in)).call("linkat")
+        })?;
+        state.names[at].in_upper = true;
+        Ok(())
+    }
+
+    /// Runs `place`, which puts a copied-up object into the upper directory `real` of `parent`: its times stay, and it
+    /// is marked impure first, because it now has a child that shows its origin's number.
+    fn into_parent(
+        &self,
+        parent: &Arc<Inode>,
+        real: &Arc<RealDir>,
+        upper: &Upper,
+        place: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let fd = real.fd().call("openat2")?;
+        let at = At::fd(fd.as_fd());
+        let before = stat(at).call("statx")?;
+        if !real.is(Fact::Impure) {
+            upper.set_impure(at)?;
+            real.note(Fact::Impure, true);
+        }
+        place()?;
+        meta::copy_times(&before, at)?;
+        if self.fsync == FsyncMode::Strict {
+            name::sync_dir(fd.as_fd()).call("fsync")?;
+        }
+        self.changed(parent);
+        Ok(())
+    }
+
+    /// Brings the data of a file up whose metadata is there already. The mark goes last: until then the data below is
+    /// what counts. Locks: the file's gate is held.
+    pub(super) fn complete_data(&self, inode: &Arc<Inode>, need: Need) -> Result<()> {
+        let upper = inode.stack.writable()?;
+        let (data, to) = {
+            let state = inode.state.read();
+            let Some(data) = state.data.clone() else { return Ok(()) };
+            let located = inode.locate_locked(&state)?;
+            (data, open::file(located.at(), OFlag::O_RDWR).call("openat2")?)
+        };
+        let object = At::fd(to.as_fd());
+        let before = stat(object).call("statx")?;
+        // A write clears the capability; it was there before, so it is there after.
+        let capability = xattr::get(object, c"security.capability").call("getxattr")?;
+        if need != Need::Truncated {
+            copy_from(&data, &to)?;
+        }
+        if let Some(value) = capability {
+            xattr::set(object, c"security.capability", &value, xattr::SetMode::Any).call("setxattr")?;
+        }
+        meta::copy_times(&before, object)?;
+        self.sync_file(Some(&to))?;
+        let mut state = inode.state.write();
+        upper.clear_mark(object, Mark::Metacopy)?;
+        state.data = None;
+        drop(state);
+        self.changed(inode);
+        Ok(())
+    }
+
+    fn sync_file(&self, file: Option<&OwnedFd>) -> Result<()> {
+        match (self.fsync, file) {
+            (FsyncMode::Volatile, _) | (_, None) => Ok(()),
+            (FsyncMode::Auto | FsyncMode::Strict, Some(file)) => {
+                copy::sync(file.as_fd(), false).call("fsync")
+            }
+        }
+    }
+}
+
+fn copy_from(source: &LowerFile, to: &OwnedFd) -> Result<()> {
+    let located = source.locate()?;
+    let from = open::file(located.at(), OFlag::O_RDONLY | OFlag::O_NOATIME)
+        .or_else(|_| open::file(located.at(), OFlag::O_RDONLY))
+        .call("openat2")?;
+    let size = stat(At::fd(from.as_fd())).call("statx")?.size;
+    data::copy_file(from.as_fd(), to.as_fd(), size).map(drop)
+}
+
+fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {
+    parent.upper_dir().ok_or(Error::Bug("a parent was not copied up first"))
+}
+
+/// The name of an origin's entry in the index directory.
+pub fn index_entry(origin: &Origin) -> Result<Box<OsStr>> {
+    let name = origin.index_name().ok_or(Error::Unsupported)?;
+    Ok(OsStr::new(&name).into())
+}

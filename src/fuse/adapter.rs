@@ -1,0 +1,591 @@
+//! `fuser::Filesystem` for the merged tree: one short method per request.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use nix::fcntl::OFlag;
+
+use super::convert::{decode_device, entry_attributes, file_type, set_time, stat_attributes};
+use super::passthrough::Backings;
+use super::reply::answer;
+use crate::error::{Error, Result};
+use crate::inode::{Fh, Ino};
+use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, NewNode, Overlay, RenameMode, SetAttr};
+use crate::sys::copy::Seek;
+use crate::sys::xattr::SetMode;
+
+/// Node numbers are never used for another object while the kernel knows them, so one generation is enough.
+const GENERATION: Generation = Generation(0);
+
+/// What a mount asks of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes {
+    /// How long names and attributes may be kept.
+    pub timeout: Duration,
+    /// POSIX ACLs.
+    pub acl: bool,
+    /// Extended attributes at all.
+    pub xattr: bool,
+    /// Reads and writes go straight to backing files.
+    pub passthrough: bool,
+    /// The kernel keeps written pages for a while.
+    pub writeback: bool,
+}
+
+/// The merged tree as fuser sees it.
+#[derive(Debug)]
+pub struct Adapter {
+    overlay: Arc<Overlay>,
+    backings: Backings,
+    wishes: Wishes,
+}
+
+impl Adapter {
+    /// Serves `overlay`.
+    pub fn new(overlay: Arc<Overlay>, wishes: Wishes) -> Adapter {
+        Adapter { overlay, backings: Backings::default(), wishes }
+    }
+
+    fn lifetime(&self, lifetime: Lifetime) -> Duration {
+        match lifetime {
+            Lifetime::Forever => self.wishes.timeout,
+            Lifetime::None => Duration::ZERO,
+        }
+    }
+
+    /// Gives a looked-up name to the kernel, which keeps the lookup until it forgets.
+    fn entry(&self, reply: ReplyEntry, entry: Entry<'_>) {
+        let attr = entry.attr;
+        drop(entry.inode.leak());
+        reply.entry_with_ttls(
+            &self.entry_attr_lifetime(&attr),
+            &self.wishes.timeout,
+            &entry_attributes(&attr),
+            GENERATION,
+        );
+    }
+
+    /// An entry tells the node as the object's number. Where the two differ the kernel asks for the attributes again.
+    fn entry_attr_lifetime(&self, attr: &Attr) -> Duration {
+        if attr.ino.0 == attr.stat.ino { self.lifetime(attr.lifetime) } else { Duration::ZERO }
+    }
+
+    fn attr(&self, reply: ReplyAttr, attr: &Attr) {
+        reply.attr(&self.lifetime(attr.lifetime), &stat_attributes(attr));
+    }
+}
+
+fn caller(req: &Request, umask: u32) -> Caller {
+    Caller { uid: req.uid(), gid: req.gid(), umask }
+}
+
+fn handle(fh: FileHandle) -> Fh {
+    Fh(fh.0)
+}
+
+fn flags(bits: i32) -> OFlag {
+    OFlag::from_bits_retain(bits)
+}
+
+/// What no open ever needs: a flush at close. Writes reach the upper file at once.
+fn cached_flags(pages_hold: bool) -> FopenFlags {
+    let keep = if pages_hold { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+    FopenFlags::FOPEN_NOFLUSH | keep
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut wanted = vec![
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_HAS_IOCTL_DIR,
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+        ];
+        if self.wishes.acl && self.wishes.xattr {
+            wanted.push(InitFlags::FUSE_POSIX_ACL);
+        }
+        if self.wishes.writeback {
+            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
+        }
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                tracing::info!("the kernel does not offer {flag:?}");
+            }
+        }
+        if self.wishes.passthrough {
+            // One filesystem below ours: the upper layer may not be stacked itself.
+            let stacked = config.set_max_stack_depth(1).is_ok();
+            self.overlay
+                .set_passthrough(stacked && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok());
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        answer!("lookup", parent.0, reply, self.overlay.lookup(Ino(parent.0), name), found => match found {
+            Some(entry) => self.entry(reply, entry),
+            // Only an entry with the number 0 is remembered; an error is not.
+            None => reply.entry(&self.wishes.timeout, &absent(), GENERATION),
+        })
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.overlay.forget(Ino(ino.0), nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        answer!("getattr", ino.0, reply, self.overlay.getattr(Ino(ino.0)), attr => self.attr(reply, &attr))
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (atime, mtime) = (set_time(atime), set_time(mtime));
+        let change = SetAttr { mode, uid, gid, size, atime, mtime, fh: fh.map(handle) };
+        let done = self.overlay.setattr(caller(req, 0), Ino(ino.0), change);
+        answer!("setattr", ino.0, reply, done, attr => self.attr(reply, &attr))
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let target = self.overlay.readlink(Ino(ino.0));
+        answer!("readlink", ino.0, reply, target, target => reply.data(target.as_bytes()))
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let node = NewNode::Node { mode, device: decode_device(rdev) };
+        let made = self.overlay.make(caller(req, umask), Ino(parent.0), name, node);
+        answer!("mknod", parent.0, reply, made, entry => self.entry(reply, entry))
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let node = NewNode::Dir { mode: mode & 0o7777 };
+        let made = self.overlay.make(caller(req, umask), Ino(parent.0), name, node);
+        answer!("mkdir", parent.0, reply, made, entry => self.entry(reply, entry))
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let node = NewNode::Symlink(target.as_os_str());
+        let made = self.overlay.make(caller(req, 0), Ino(parent.0), link_name, node);
+        answer!("symlink", parent.0, reply, made, entry => self.entry(reply, entry))
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!("unlink", parent.0, reply, self.overlay.unlink(Ino(parent.0), name), () => reply.ok())
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer!("rmdir", parent.0, reply, self.overlay.rmdir(Ino(parent.0), name), () => reply.ok())
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        // RENAME_WHITEOUT leaves the old name hidden, which it is after any rename here.
+        let mode = if flags.contains(RenameFlags::RENAME_EXCHANGE) {
+            RenameMode::Exchange
+        } else if flags.contains(RenameFlags::RENAME_NOREPLACE) {
+            RenameMode::NoReplace
+        } else {
+            RenameMode::Replace
+        };
+        let done = self.overlay.rename(Ino(parent.0), name, Ino(newparent.0), newname, mode);
+        answer!("rename", parent.0, reply, done, () => reply.ok())
+    }
+
+    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        let linked = self.overlay.link(Ino(ino.0), Ino(newparent.0), newname);
+        answer!("link", ino.0, reply, linked, entry => self.entry(reply, entry))
+    }
+
+    fn open(&self, req: &Request, ino: INodeNo, bits: OpenFlags, reply: ReplyOpen) {
+        let opened = self.overlay.open(caller(req, 0), Ino(ino.0), flags(bits.0));
+        answer!("open", ino.0, reply, opened, opened => {
+            let fh = FileHandle(opened.fh.0);
+            let fd = match opened.mode {
+                IoMode::Cached(pages_hold) => return reply.opened(fh, cached_flags(pages_hold)),
+                IoMode::Passthrough(fd) => fd,
+            };
+            match self.backings.of(Ino(ino.0), &fd, |fd| reply.open_backing(fd)) {
+                Ok(backing) => reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing),
+                Err(error) => {
+                    self.not_passed(opened.fh, fd, &error);
+                    reply.opened(fh, cached_flags(false));
+                }
+            }
+        })
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        bits: i32,
+        reply: ReplyCreate,
+    ) {
+        let created = self.overlay.create(caller(req, umask), Ino(parent.0), name, mode, flags(bits));
+        answer!("create", parent.0, reply, created, (entry, opened) => {
+            let attr = entry.attr;
+            let ino = entry.inode.leak().ino;
+            let fh = FileHandle(opened.fh.0);
+            let (ttl, attributes) = (self.wishes.timeout, entry_attributes(&attr));
+            let fd = match opened.mode {
+                IoMode::Cached(pages_hold) => {
+                    return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));
+                }
+                IoMode::Passthrough(fd) => fd,
+            };
+            match self.backings.of(ino, &fd, |fd| reply.open_backing(fd)) {
+                Ok(backing) => {
+                    let flags = FopenFlags::FOPEN_NOFLUSH;
+                    reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
+                }
+                Err(error) => {
+                    self.not_passed(opened.fh, fd, &error);
+                    reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(false));
+                }
+            }
+        })
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let mut buffer = vec![0; size as usize];
+        let read = self.overlay.read(handle(fh), offset, &mut buffer);
+        answer!("read", ino.0, reply, read, len => reply.data(&buffer[..len.min(buffer.len())]))
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = self.overlay.write(handle(fh), offset, data, clear_set_id);
+        answer!("write", ino.0, reply, written, len => reply.written(len as u32))
+    }
+
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        // Writes reach the upper file at once, and locks are the kernel's: it need not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(ino) = self.overlay.release(handle(fh)) {
+            self.backings.release(ino, || self.overlay.is_passed(ino));
+        }
+        reply.ok();
+    }
+
+    fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        answer!("fsync", ino.0, reply, self.overlay.fsync(handle(fh), datasync), () => reply.ok())
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        answer!("opendir", ino.0, reply, self.overlay.opendir(Ino(ino.0)), fh => reply.opened(FileHandle(fh.0), keep))
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let listed = self.overlay.readdir(handle(fh), offset, |entry| {
+            reply.add(INodeNo(entry.st_ino), entry.next, file_type(entry.kind), entry.name)
+        });
+        answer!("readdir", ino.0, reply, listed, () => reply.ok())
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.overlay.readdirplus(handle(fh), offset, |plus| {
+            let entry = plus.entry;
+            let attributes = match &plus.attr {
+                Some(attr) => entry_attributes(attr),
+                // A number of 0 is a name without a lookup.
+                None => fuser::FileAttr { kind: file_type(entry.kind), ..absent() },
+            };
+            let ttl = match &plus.attr {
+                Some(attr) => self.entry_attr_lifetime(attr),
+                None => Duration::ZERO,
+            };
+            reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
+        });
+        answer!("readdirplus", ino.0, reply, listed, () => reply.ok())
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.overlay.releasedir(handle(fh));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        answer!("fsyncdir", ino.0, reply, self.overlay.fsyncdir(handle(fh)), () => reply.ok())
+    }
+
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        answer!("statfs", ino.0, reply, self.overlay.statfs(Ino(ino.0)), (room, name_max) => reply.statfs(
+            room.blocks(),
+            room.blocks_free(),
+            room.blocks_available(),
+            room.files(),
+            room.files_free(),
+            room.block_size() as u32,
+            name_max as u32,
+            room.fragment_size() as u32,
+        ))
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        bits: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        if !self.wishes.xattr {
+            return reply.error(Errno::ENOSYS);
+        }
+        let mode = match bits {
+            libc::XATTR_CREATE => SetMode::Create,
+            libc::XATTR_REPLACE => SetMode::Replace,
+            _ => SetMode::Any,
+        };
+        answer!("setxattr", ino.0, reply, self.overlay.setxattr(Ino(ino.0), name, value, mode), () => reply.ok())
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !self.wishes.xattr {
+            return reply.error(Errno::ENOSYS);
+        }
+        let mut value = vec![0; size as usize];
+        let read = self.overlay.getxattr(Ino(ino.0), name, &mut value);
+        answer!("getxattr", ino.0, reply, read, len => {
+            if size == 0 { reply.size(len as u32) } else { reply.data(&value[..len.min(value.len())]) }
+        })
+    }
+
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if !self.wishes.xattr {
+            return reply.error(Errno::ENOSYS);
+        }
+        let listed = self.overlay.listxattr(caller(req, 0), Ino(ino.0)).and_then(|names| fit(names, size));
+        answer!("listxattr", ino.0, reply, listed, names => {
+            if size == 0 { reply.size(names.len() as u32) } else { reply.data(&names) }
+        })
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if !self.wishes.xattr {
+            return reply.error(Errno::ENOSYS);
+        }
+        answer!("removexattr", ino.0, reply, self.overlay.removexattr(Ino(ino.0), name), () => reply.ok())
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        // The kernel checks permissions itself and need not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        cmd: u32,
+        in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        let (get, set) = (libc::FS_IOC_GETFLAGS as u32, libc::FS_IOC_SETFLAGS as u32);
+        let (get32, set32) = (libc::FS_IOC32_GETFLAGS as u32, libc::FS_IOC32_SETFLAGS as u32);
+        let ino = Ino(ino.0);
+        let done: Result<Vec<u8>> = if cmd == get || cmd == get32 {
+            self.overlay.flags(ino).map(|flags| flags.to_ne_bytes().to_vec())
+        } else if cmd == set || cmd == set32 {
+            match in_data.first_chunk::<4>() {
+                Some(flags) => self.overlay.set_flags(ino, u32::from_ne_bytes(*flags)).map(|()| Vec::new()),
+                None => Err(Error::Invalid("flags are four bytes")),
+            }
+        } else {
+            Err(Error::NoIoctl)
+        };
+        answer!("ioctl", ino.0, reply, done, data => reply.ioctl(0, &data))
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let done = self.overlay.fallocate(handle(fh), mode, offset, length);
+        answer!("fallocate", ino.0, reply, done, () => reply.ok())
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            libc::SEEK_DATA => Ok(Seek::Data),
+            libc::SEEK_HOLE => Ok(Seek::Hole),
+            _ => Err(Error::Invalid("the kernel seeks by itself but for data and holes")),
+        };
+        let start =
+            u64::try_from(offset).map_err(|_| Error::Sys { call: "lseek", errno: nix::errno::Errno::ENXIO });
+        let found = what.and_then(|what| self.overlay.seek(handle(fh), start?, what));
+        answer!("lseek", ino.0, reply, found, at => reply.offset(at as i64))
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let copied = self.overlay.copy_range((handle(fh_in), offset_in), (handle(fh_out), offset_out), len);
+        answer!("copy_file_range", ino_in.0, reply, copied, len => reply.written(len as u32))
+    }
+}
+
+impl Adapter {
+    /// Notes that the kernel does not take a backing file. A lasting reason turns passthrough off for good.
+    fn not_passed(&self, fh: Fh, fd: Arc<std::os::fd::OwnedFd>, error: &io::Error) {
+        if self.overlay.passthrough() {
+            tracing::info!("no passthrough: {error}");
+            self.overlay.set_passthrough(false);
+        }
+        self.overlay.not_passed(fh, fd);
+    }
+}
+
+/// An answer that says that there is nothing, and may be remembered.
+fn absent() -> fuser::FileAttr {
+    let epoch = SystemTime::UNIX_EPOCH;
+    fuser::FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: epoch,
+        mtime: epoch,
+        ctime: epoch,
+        crtime: epoch,
+        kind: fuser::FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+fn fit(names: Vec<u8>, size: u32) -> Result<Vec<u8>> {
+    if size != 0 && names.len() > size as usize { Err(Error::Range) } else { Ok(names) }
+}

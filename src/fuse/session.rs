@@ -1,0 +1,131 @@
+//! One mount from its birth to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{INodeNo, MountOption, SessionACL};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::adapter::{Adapter, Wishes};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::overlay::Overlay;
+use crate::sys::cred;
+
+/// What stands for "for ever": longer than any mount lives, and short enough for the kernel's clock.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A mount that is up.
+#[derive(Debug)]
+pub struct Mount {
+    session: fuser::Session<Adapter>,
+    overlay: Arc<Overlay>,
+    unmounter: parking_lot::Mutex<Option<fuser::SessionUnmounter>>,
+}
+
+/// Unmounts from another thread.
+#[derive(Debug)]
+pub struct Unmounter(Option<fuser::SessionUnmounter>);
+
+impl Mount {
+    /// Opens the layers, mounts, answers INIT. Errors: `Setup`, one sentence that names the thing and the remedy.
+    pub fn new(config: Config) -> Result<Mount> {
+        let open_files =
+            getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft.min(1 << 20)) as usize;
+        let overlay = Arc::new(Overlay::new(&config, open_files)?);
+        let wishes = Wishes {
+            timeout: config.timeout.unwrap_or(FOREVER),
+            acl: config.acl,
+            xattr: config.xattr,
+            passthrough: cred::may_administer() && !config.writeback,
+            writeback: config.writeback,
+        };
+        let adapter = Adapter::new(overlay.clone(), wishes);
+        let options = options(&config, overlay.stack().is_writable());
+        let mut session = fuser::Session::new(adapter, &config.mountpoint, &options)
+            .map_err(|error| Error::Setup(format!("{:?} cannot be mounted: {error}", config.mountpoint)))?;
+        let notifier = session.notifier();
+        overlay.on_change(Box::new(move |ino| {
+            // The kernel may have forgotten it already; then there is nothing to say.
+            if let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0) {
+                tracing::debug!("the kernel was not told of new attributes of {}: {error}", ino.0);
+            }
+        }));
+        let unmounter = session.unmount_callable();
+        Ok(Mount { session, overlay, unmounter: parking_lot::Mutex::new(Some(unmounter)) })
+    }
+
+    /// A thing that unmounts from another thread.
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter(self.unmounter.lock().take())
+    }
+
+    /// Serves requests until unmounted.
+    pub fn run(self) -> Result<()> {
+        self.session.run().map_err(|error| Error::Sys {
+            call: "fuse",
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+        })
+    }
+
+    /// Chosen fallbacks, one a line.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.overlay.stack().notes();
+        if !self.overlay.passthrough() {
+            notes.push("no passthrough: bytes go through the daemon".to_owned());
+        }
+        notes
+    }
+}
+
+impl Unmounter {
+    /// Unmounts; the daemon then ends.
+    pub fn unmount(&mut self) -> Result<()> {
+        let Some(unmounter) = &mut self.0 else { return Ok(()) };
+        unmounter.unmount().map_err(|error| Error::Sys {
+            call: "umount2",
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EBUSY)),
+        })
+    }
+}
+
+fn options(config: &Config, writable: bool) -> fuser::Config {
+    let flags = &config.mount;
+    let privileged = nix::unistd::geteuid().is_root();
+    let mut mount = vec![MountOption::FSName(config.fsname.clone()), MountOption::DefaultPermissions];
+    // Mounted by the daemon itself, only the kernel's own option tells the type; fusermount3 has a word for it.
+    mount.push(if privileged {
+        MountOption::CUSTOM("subtype=stratafs".to_owned())
+    } else {
+        MountOption::Subtype("stratafs".to_owned())
+    });
+    let read_only = flags.read_only || !writable;
+    mount.push(if read_only { MountOption::RO } else { MountOption::RW });
+    mount.push(if flags.nosuid || !privileged { MountOption::NoSuid } else { MountOption::Suid });
+    mount.push(if flags.nodev || !privileged { MountOption::NoDev } else { MountOption::Dev });
+    mount.push(if flags.noexec { MountOption::NoExec } else { MountOption::Exec });
+    if flags.noatime {
+        mount.push(MountOption::NoAtime);
+    }
+    if flags.sync {
+        mount.push(MountOption::Sync);
+    }
+    if flags.dirsync {
+        mount.push(MountOption::DirSync);
+    }
+    mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
+    let mut options = fuser::Config::default();
+    options.mount_options = mount;
+    options.acl = if flags.allow_root {
+        SessionACL::RootAndOwner
+    } else if flags.allow_other.unwrap_or(privileged) {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    let cpus = std::thread::available_parallelism().map_or(2, |n| n.get());
+    options.n_threads = Some(config.threads.unwrap_or(cpus).max(2));
+    options.clone_fd = true;
+    options
+}

@@ -1,0 +1,22 @@
+//! Inodes: what the kernel knows by number, and where each is on disk.
+//!
+//! `node` is one inode, `store` finds them by number and counts the kernel's lookups, `handle` are the open files.
+//! This room knows where objects are, not what operations mean.
+
+pub mod handle;
+pub mod listing;
+pub mod node;
+pub mod store;
+
+pub use handle::{Fh, Handles, OpenDir, OpenFile};
+pub use node::{Inode, Located, LowerFile, Name, Node};
+pub use store::{InodeRef, Store};
+
+/// An inode's number in this mount: the FUSE node id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The mount's root.
+    pub const ROOT: Ino = Ino(crate::merge::ino::ROOT);
+}

@@ -1,0 +1,264 @@
+//! One inode: its names in the merged tree, and the real objects behind it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use smallvec::SmallVec;
+
+use super::Ino;
+use super::listing::Listing;
+use crate::error::{Context, Error, Result};
+use crate::layer::{RealDir, Stack};
+use crate::merge::listing::FileKind;
+use crate::sync::{LevelMutex, LevelRwLock, level};
+use crate::sys::At;
+
+/// One inode of the merged tree.
+#[derive(Debug)]
+pub struct Inode {
+    /// What the kernel calls it.
+    pub ino: Ino,
+    /// What `stat` shows.
+    pub st_ino: u64,
+    /// Its type; never changes.
+    pub kind: FileKind,
+    /// The stack it belongs to.
+    pub stack: Arc<Stack>,
+    /// How often the kernel has been told of it and has not forgotten.
+    pub(super) lookups: AtomicU64,
+    /// Level 2: which names a directory shows. Held for reading while names are looked up or listed, for writing while
+    /// one is made, removed or renamed.
+    pub names: LevelRwLock<(), { level::NAMES }>,
+    /// Level 3: copy-up and removal of this inode, one at a time.
+    pub gate: LevelMutex<(), { level::GATE }>,
+    /// Level 4.
+    pub state: LevelRwLock<State, { level::STATE }>,
+    /// The real objects of a directory; of anything else they are in `state`.
+    pub node: Node,
+    /// The kernel keeps attributes that a copy-up or a write behind its back makes wrong.
+    pub attributes_cached: AtomicBool,
+}
+
+/// The real objects behind an inode that do not change but by copy-up.
+#[derive(Debug)]
+pub enum Node {
+    /// A directory.
+    Dir {
+        /// Its upper part, set at lookup or by copy-up, once.
+        upper: OnceLock<Arc<RealDir>>,
+        /// Its lower parts, topmost first.
+        lowers: SmallVec<[Arc<RealDir>; 1]>,
+    },
+    /// Anything else.
+    NonDir,
+}
+
+/// What changes about an inode.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Its names in the merged tree that are known; a directory has one, the root none.
+    pub names: SmallVec<[Name; 1]>,
+    /// A non-directory is in the upper layer: the inode number there. Zero if not.
+    pub upper_ino: u64,
+    /// Where a non-directory is, or was before copy-up, in a lower layer.
+    pub lower: Option<Box<LowerFile>>,
+    /// Metadata is in the upper layer, or in `lower`, but data is here.
+    pub data: Option<Box<LowerFile>>,
+    /// The name of its entry in the index directory.
+    pub index: Option<Box<OsStr>>,
+    /// The link count shown, where it is not the real one.
+    pub nlink: Option<u32>,
+    /// What keeps it reachable when its last name is gone.
+    pub orphan: Option<Arc<OwnedFd>>,
+    /// A directory was removed; nothing can be made in it.
+    pub gone: bool,
+    /// An upper directory is marked opaque.
+    pub opaque: bool,
+    /// Open files on it.
+    pub opens: Opens,
+    /// The names of a directory, while it is in use.
+    pub listing: Option<Box<Listing>>,
+    /// Open directories on it.
+    pub open_dirs: u32,
+}
+
+/// A name in the merged tree.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// The directory.
+    pub parent: Arc<Inode>,
+    /// The name in it.
+    pub name: Box<OsStr>,
+    /// The upper layer has the object under this name. If not, the name is a lower one's.
+    pub in_upper: bool,
+}
+
+/// A file in a lower layer.
+#[derive(Debug, Clone)]
+pub struct LowerFile {
+    /// The directory that has it.
+    pub dir: Arc<RealDir>,
+    /// Its name there.
+    pub name: Box<OsStr>,
+    /// Its inode number there.
+    pub ino: u64,
+    /// Its number of names there.
+    pub nlink: u32,
+}
+
+/// How an inode is open. The kernel lets an inode be open cached or passed through, never both.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Opens {
+    /// Open files whose bytes come through the daemon.
+    pub cached: u32,
+    /// Open files whose bytes the kernel takes from the backing file.
+    pub passthrough: u32,
+    /// Those of either kind that may write.
+    pub writers: u32,
+    /// It has been passed through, so cached pages of it may be old.
+    pub was_passthrough: bool,
+    /// It has been passed through for reading and writing, so a shared mapping may outlive every open file.
+    pub maybe_mapped: bool,
+}
+
+/// A way to a real object that lasts as long as the value.
+#[derive(Debug)]
+pub enum Located {
+    /// By descriptor.
+    Fd(Arc<OwnedFd>),
+    /// By name in an open directory.
+    Named(Arc<OwnedFd>, Box<OsStr>),
+}
+
+impl Located {
+    /// For system calls.
+    pub fn at(&self) -> At<'_> {
+        match self {
+            Located::Fd(fd) => At::fd(fd.as_fd()),
+            Located::Named(dir, name) => At::new(dir.as_fd(), name),
+        }
+    }
+}
+
+impl LowerFile {
+    /// The way to it.
+    pub fn locate(&self) -> Result<Located> {
+        Ok(Located::Named(self.dir.fd().call("openat2")?, self.name.clone()))
+    }
+}
+
+impl Inode {
+    /// An inode that nobody has looked up yet.
+    pub fn new(ino: Ino, st_ino: u64, kind: FileKind, stack: Arc<Stack>, node: Node, state: State) -> Inode {
+        Inode {
+            ino,
+            st_ino,
+            kind,
+            stack,
+            lookups: AtomicU64::new(0),
+            names: LevelRwLock::new(()),
+            gate: LevelMutex::new(()),
+            state: LevelRwLock::new(state),
+            node,
+            attributes_cached: AtomicBool::new(false),
+        }
+    }
+
+    /// The directory's upper part.
+    pub fn upper_dir(&self) -> Option<&Arc<RealDir>> {
+        match &self.node {
+            Node::Dir { upper, .. } => upper.get(),
+            Node::NonDir => None,
+        }
+    }
+
+    /// The directory's lower parts, topmost first.
+    pub fn lower_dirs(&self) -> &[Arc<RealDir>] {
+        match &self.node {
+            Node::Dir { lowers, .. } => lowers,
+            Node::NonDir => &[],
+        }
+    }
+
+    /// All parts of the directory, topmost first.
+    pub fn real_dirs(&self) -> SmallVec<[Arc<RealDir>; 3]> {
+        self.upper_dir().into_iter().chain(self.lower_dirs()).cloned().collect()
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileKind::Dir
+    }
+
+    /// Whether the object shown is in the upper layer.
+    pub fn has_upper(&self) -> bool {
+        match &self.node {
+            Node::Dir { upper, .. } => upper.get().is_some(),
+            Node::NonDir => self.state.read().upper_ino != 0,
+        }
+    }
+
+    /// Runs `call` on the real object that has the metadata. The object keeps its names meanwhile.
+    pub fn with<T>(&self, call: impl FnOnce(At<'_>) -> Result<T>) -> Result<T> {
+        if let Some(dir) = self.upper_dir().or(self.lower_dirs().first()) {
+            let fd = dir.fd().call("openat2")?;
+            return call(At::fd(fd.as_fd()));
+        }
+        let state = self.state.read();
+        let located = self.locate_locked(&state)?;
+        call(located.at())
+    }
+
+    /// Runs `call` on the real object that has the data. The object keeps its names meanwhile.
+    pub fn with_data<T>(&self, call: impl FnOnce(At<'_>, bool) -> Result<T>) -> Result<T> {
+        let state = self.state.read();
+        match &state.data {
+            Some(data) => call(data.locate()?.at(), false),
+            None => call(self.locate_locked(&state)?.at(), state.upper_ino != 0),
+        }
+    }
+
+    /// Where a non-directory's metadata is.
+    pub fn locate_locked(&self, state: &State) -> Result<Located> {
+        if let Some(fd) = &state.orphan {
+            return Ok(Located::Fd(fd.clone()));
+        }
+        if state.upper_ino == 0 {
+            return state.lower.as_ref().ok_or(Error::Stale)?.locate();
+        }
+        if let Some(name) = state.names.iter().find(|name| name.in_upper) {
+            let dir = name
+                .parent
+                .upper_dir()
+                .ok_or(Error::Bug("an upper name in a directory without upper part"))?;
+            return Ok(Located::Named(dir.fd().call("openat2")?, name.name.clone()));
+        }
+        let index = state.index.as_ref().ok_or(Error::Stale)?;
+        let dir = self.stack.writable()?.workdir.index().ok_or(Error::Stale)?;
+        Ok(Located::Named(dir, index.clone()))
+    }
+
+    /// The directory's place in the merged tree; nothing for the root.
+    pub fn dir_name(&self) -> Option<Name> {
+        self.state.read().names.first().cloned()
+    }
+
+    /// Notes that the kernel keeps attributes, and returns whether it may already.
+    pub fn note_attributes_cached(&self, cached: bool) -> bool {
+        self.attributes_cached.swap(cached, Ordering::Relaxed)
+    }
+}
+
+impl State {
+    /// Whether it is known under this name.
+    pub fn has_name(&self, parent: &Inode, name: &OsStr) -> bool {
+        self.position(parent, name).is_some()
+    }
+
+    /// Where this name is in `names`.
+    pub fn position(&self, parent: &Inode, name: &OsStr) -> Option<usize> {
+        self.names.iter().position(|known| std::ptr::eq(&*known.parent, parent) && &*known.name == name)
+    }
+}

@@ -1,0 +1,132 @@
+//! Inodes by number, with the kernel's lookup counts; all memory of one is given back when the kernel forgets it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Ino;
+use super::node::Inode;
+use crate::merge::ino::FIRST_COUNTED;
+use crate::sync::{LevelMutex, level};
+
+const SHARDS: usize = 64;
+type Shard = LevelMutex<HashMap<Ino, Arc<Inode>>, { level::STORE }>;
+
+/// All inodes that the kernel knows.
+#[derive(Debug)]
+pub struct Store {
+    shards: Box<[Shard]>,
+    next_counted: AtomicU64,
+}
+
+/// One lookup of an inode. Dropped, it is given back; `leak` hands it to the kernel.
+#[derive(Debug)]
+pub struct InodeRef<'a> {
+    store: &'a Store,
+    inode: Option<Arc<Inode>>,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED) }
+    }
+}
+
+impl Store {
+    fn shard(&self, ino: Ino) -> &Shard {
+        // Inode numbers of one directory are often neighbours: the low bits spread them.
+        &self.shards[(ino.0 ^ (ino.0 >> 56)) as usize % SHARDS]
+    }
+
+    /// The inode that the kernel calls `ino`. Nothing if it was forgotten.
+    pub fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
+        self.shard(ino).lock().get(&ino).cloned()
+    }
+
+    /// A number for what has none of its own, or whose own is taken.
+    pub fn count(&self) -> Ino {
+        Ino(self.next_counted.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// One more lookup of the inode with this number, if it is known.
+    pub fn refer(&self, ino: Ino) -> Option<InodeRef<'_>> {
+        let shard = self.shard(ino).lock();
+        let inode = shard.get(&ino)?.clone();
+        inode.lookups.fetch_add(1, Ordering::Relaxed);
+        Some(InodeRef { store: self, inode: Some(inode) })
+    }
+
+    /// The first lookup of a new inode; if the number was taken meanwhile, a lookup of the one that has it, and the
+    /// new one back.
+    pub fn insert(&self, inode: Arc<Inode>) -> Result<InodeRef<'_>, (InodeRef<'_>, Arc<Inode>)> {
+        let mut shard = self.shard(inode.ino).lock();
+        if let Some(known) = shard.get(&inode.ino) {
+            known.lookups.fetch_add(1, Ordering::Relaxed);
+            let known = InodeRef { store: self, inode: Some(known.clone()) };
+            return Err((known, inode));
+        }
+        inode.lookups.fetch_add(1, Ordering::Relaxed);
+        shard.insert(inode.ino, inode.clone());
+        Ok(InodeRef { store: self, inode: Some(inode) })
+    }
+
+    /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more.
+    pub fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
+        // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
+        {
+            let mut shard = self.shard(ino).lock();
+            let inode = shard.get(&ino)?;
+            let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
+            debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
+            if before > count || ino == Ino::ROOT {
+                return None;
+            }
+            let gone = shard.remove(&ino);
+            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+            gone
+        }
+    }
+
+    /// How many inodes are known.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl InodeRef<'_> {
+    /// Hands the lookup to the kernel, who will give it back by FORGET.
+    pub fn leak(mut self) -> Arc<Inode> {
+        match self.inode.take() {
+            Some(inode) => inode,
+            None => unreachable!("only `leak` and `drop` take the inode out, and both end the value"),
+        }
+    }
+}
+
+impl std::ops::Deref for InodeRef<'_> {
+    type Target = Arc<Inode>;
+    fn deref(&self) -> &Arc<Inode> {
+        match &self.inode {
+            Some(inode) => inode,
+            None => unreachable!("only `leak` and `drop` take the inode out, and both end the value"),
+        }
+    }
+}
+
+impl Drop for InodeRef<'_> {
+    fn drop(&mut self) {
+        if let Some(inode) = self.inode.take() {
+            let ino = inode.ino;
+            drop(inode);
+            self.store.forget(ino, 1);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Layers: directory trees opened once at mount, and what they say about a name.
+//!
+//! `real_dir` keeps directories reachable with few descriptors, `probe` turns one name in one layer into a
+//! `merge::resolve::Probe`, `upper` is the only writer of marks, `workdir` the room where changes are prepared.
+//! This room knows nothing of inode numbers that callers see, of handles or of FUSE.
+
+pub mod probe;
+pub mod real_dir;
+pub mod stack;
+pub mod upper;
+pub mod workdir;
+
+pub use probe::Place;
+pub use real_dir::{DirPool, RealDir};
+pub use stack::{Layer, Stack};
+pub use upper::Upper;
+pub use workdir::Workdir;

@@ -1,0 +1,226 @@
+//! What one layer says about one name.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::Result;
+use nix::errno::Errno;
+
+use super::real_dir::{Fact, RealDir};
+use crate::merge::listing::FileKind;
+use crate::merge::mark::{self, Mark, Namespace, Opaque};
+use crate::merge::redirect::Redirect;
+use crate::merge::resolve::Probe;
+use crate::sys::stat::{Stat, stat};
+use crate::sys::{At, xattr};
+
+/// Where an object was found in a layer, and what it was then.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The directory that has it.
+    pub dir: Arc<RealDir>,
+    /// Its name there.
+    pub name: Box<OsStr>,
+    /// What it was when the layer was asked.
+    pub stat: Stat,
+    /// For a directory: whiteouts in it may be attributes.
+    pub xattr_whiteouts: bool,
+    /// For a directory: marked opaque.
+    pub opaque: bool,
+    /// For a directory: marked impure.
+    pub impure: bool,
+}
+
+/// What one layer says about a name: for the resolver, and where it is if it is there.
+#[derive(Debug)]
+pub struct Answer {
+    /// For the resolver.
+    pub probe: Probe,
+    /// If there is an object.
+    pub place: Option<Place>,
+}
+
+impl Answer {
+    fn nothing(probe: Probe) -> Answer {
+        Answer { probe, place: None }
+    }
+}
+
+/// Asks the layer of `dir` about `name` in it.
+pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr) -> Result<Answer> {
+    let fd = dir.fd()?;
+    let at = At::new(fd.as_fd(), name);
+    let stat = match stat(at) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT) => {
+            let hidden = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(fd.as_fd(), name)?;
+            return Ok(Answer::nothing(if hidden { Probe::Whiteout } else { Probe::Absent }));
+        }
+        Err(Errno::ENAMETOOLONG) => return Ok(Answer::nothing(Probe::Absent)),
+        Err(errno) => return Err(errno),
+    };
+    if stat.is_whiteout_device() {
+        return Ok(Answer::nothing(Probe::Whiteout));
+    }
+    let mut place = Place {
+        dir: dir.clone(),
+        name: name.into(),
+        stat,
+        xattr_whiteouts: false,
+        opaque: false,
+        impure: false,
+    };
+    let probe = match stat.kind {
+        FileKind::Dir => dir_probe(namespace, at, &mut place)?,
+        FileKind::Regular => {
+            if stat.size == 0 && dir.is(Fact::XattrWhiteouts) && is_xattr_whiteout(namespace, at)? {
+                return Ok(Answer::nothing(Probe::Whiteout));
+            }
+            file_probe(namespace, at)?
+        }
+        _ => Probe::Other,
+    };
+    Ok(Answer { probe, place: Some(place) })
+}
+
+fn has_whiteout_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+    let whiteout = [mark::WHITEOUT_PREFIX, name.as_bytes()].concat();
+    match stat(At::new(dir, &OsString::from_vec(whiteout))) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether an empty file in an `x` directory is a whiteout.
+pub fn is_xattr_whiteout(namespace: Namespace, at: At<'_>) -> Result<bool> {
+    Ok(xattr::get(at, namespace.attribute(Mark::Whiteout))?.is_some())
+}
+
+/// The marks of a directory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DirMarks {
+    /// What the opaque marks say, in any spelling.
+    pub opaque: Opaque,
+    /// The `impure` mark.
+    pub impure: bool,
+    redirect: bool,
+}
+
+/// Reads the marks of the directory at `at`.
+pub fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
+    let mut marks = DirMarks::default();
+    // Most directories have no attribute at all: one call says so.
+    for attribute in xattr::list(at)? {
+        let name = attribute.as_c_str();
+        let is = |ns: Namespace, mark| ns.attribute(mark) == name;
+        if is(Namespace::Trusted, Mark::Opaque)
+            || is(Namespace::User, Mark::Opaque)
+            || name == mark::FUSE_OVERLAYFS_OPAQUE
+        {
+            match Opaque::parse(&xattr::get(at, name)?.unwrap_or_default()) {
+                Opaque::No => {}
+                Opaque::Yes => marks.opaque = Opaque::Yes,
+                Opaque::XattrWhiteouts if marks.opaque == Opaque::No => marks.opaque = Opaque::XattrWhiteouts,
+                Opaque::XattrWhiteouts => {}
+            }
+        }
+        marks.redirect |= is(namespace, Mark::Redirect);
+        marks.impure |= is(namespace, Mark::Impure);
+    }
+    let opaque_file = Path::new(at.name).join(OsStr::from_bytes(mark::OPAQUE_FILE.to_bytes()));
+    if marks.opaque != Opaque::Yes && stat(At::new(at.dir, opaque_file.as_os_str())).is_ok() {
+        marks.opaque = Opaque::Yes;
+    }
+    Ok(marks)
+}
+
+fn dir_probe(namespace: Namespace, at: At<'_>, place: &mut Place) -> Result<Probe> {
+    let marks = dir_marks(namespace, at)?;
+    place.xattr_whiteouts = marks.opaque == Opaque::XattrWhiteouts;
+    place.opaque = marks.opaque == Opaque::Yes;
+    place.impure = marks.impure;
+    // An opaque directory ends the search, so where it would go on does not matter.
+    if place.opaque || !marks.redirect {
+        return Ok(Probe::Dir { opaque: place.opaque, redirect: None });
+    }
+    Ok(match read_redirect(namespace, at)? {
+        Ok(redirect) => Probe::Dir { opaque: false, redirect },
+        Err(why) => Probe::Broken("redirect", why),
+    })
+}
+
+fn file_probe(namespace: Namespace, at: At<'_>) -> Result<Probe> {
+    let Some(value) = xattr::get(at, namespace.attribute(Mark::Metacopy))? else {
+        return Ok(Probe::File { metacopy: None });
+    };
+    if !mark::metacopy_is_valid(&value) {
+        return Ok(Probe::Broken("metacopy", "its header does not cover its value"));
+    }
+    Ok(match read_redirect(namespace, at)? {
+        Ok(redirect) => Probe::File { metacopy: Some(redirect) },
+        Err(why) => Probe::Broken("redirect", why),
+    })
+}
+
+fn read_redirect(
+    namespace: Namespace,
+    at: At<'_>,
+) -> Result<std::result::Result<Option<Redirect>, &'static str>> {
+    let value = xattr::get(at, namespace.attribute(Mark::Redirect))?;
+    Ok(value.map(|value| Redirect::parse(&value)).transpose())
+}
+
+/// What a walk from a layer's root found on its way to a path.
+#[derive(Debug)]
+pub struct Walked {
+    /// What is at the path's end.
+    pub answer: Answer,
+    /// A directory on the way was opaque, a whiteout or no directory: the layers below have no say.
+    pub ends: bool,
+    /// A directory on the way sends the layers below elsewhere.
+    pub redirect: Option<OsString>,
+}
+
+/// Asks a layer about `path` from its root, obeying the marks of the directories on the way.
+/// Source: kernel `ovl_lookup_layer`.
+pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<Walked> {
+    let mut dir = root.clone();
+    let mut walked = Walked { answer: Answer::nothing(Probe::Absent), ends: false, redirect: None };
+    let components: Vec<&OsStr> = path.as_bytes().split(|&b| b == b'/').map(OsStr::from_bytes).collect();
+    for (i, component) in components.iter().enumerate() {
+        let answer = name(namespace, &dir, component)?;
+        if i + 1 == components.len() {
+            walked.answer = answer;
+            break;
+        }
+        match (answer.probe, answer.place) {
+            (Probe::Dir { opaque, redirect }, Some(place)) => {
+                walked.ends |= opaque;
+                if let Some(redirect) = redirect {
+                    let before = join(&components[..i]);
+                    walked.redirect = Some(redirect.within(&before, &join(&components[i + 1..])));
+                }
+                dir = dir.child(component);
+                dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
+            }
+            (Probe::Absent, _) => break,
+            (Probe::Broken(mark, why), _) => {
+                walked.answer = Answer::nothing(Probe::Broken(mark, why));
+                break;
+            }
+            _ => {
+                walked.ends = true;
+                break;
+            }
+        }
+    }
+    Ok(walked)
+}
+
+fn join(components: &[&OsStr]) -> OsString {
+    OsString::from_vec(components.iter().map(|c| c.as_bytes()).collect::<Vec<_>>().join(&b'/'))
+}

@@ -1,0 +1,268 @@
+//! Directories of layers. Many are known, few are open: each remembers its parent and its name there, and a bounded
+//! pool holds `O_PATH` descriptors, reopened when they were given up.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use nix::Result;
+use parking_lot::{Mutex, RwLock};
+
+use crate::merge::LayerId;
+use crate::sys::open;
+
+/// What is known about a directory of a layer, once somebody has looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fact {
+    /// Empty files in it may be whiteouts by an attribute.
+    XattrWhiteouts = 1,
+    /// It holds no `.wh.` file.
+    NoWhiteoutFiles = 2,
+    /// It has the `impure` mark: children may have an origin.
+    Impure = 4,
+}
+
+/// A directory of a layer.
+#[derive(Debug)]
+pub struct RealDir {
+    layer: LayerId,
+    place: RwLock<Place>,
+    open: RwLock<Option<Arc<OwnedFd>>>,
+    /// Used since the pool last looked; the second chance of the clock.
+    used: AtomicBool,
+    /// Never closed: a root, or a directory whose name is gone.
+    pinned: AtomicBool,
+    facts: AtomicU8,
+    pool: Arc<DirPool>,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// None for a layer's root.
+    parent: Option<Arc<RealDir>>,
+    /// One component, or several for the target of a redirect in a lower layer.
+    name: Box<OsStr>,
+}
+
+impl RealDir {
+    /// The root of a layer, open for good.
+    pub fn root(layer: LayerId, fd: OwnedFd, pool: Arc<DirPool>) -> Arc<RealDir> {
+        Arc::new(RealDir {
+            layer,
+            place: RwLock::new(Place { parent: None, name: OsStr::new("").into() }),
+            open: RwLock::new(Some(Arc::new(fd))),
+            used: AtomicBool::new(true),
+            pinned: AtomicBool::new(true),
+            facts: AtomicU8::new(0),
+            pool,
+        })
+    }
+
+    /// The directory at `name` in this one; opened when it is first needed.
+    pub fn child(self: &Arc<RealDir>, name: &OsStr) -> Arc<RealDir> {
+        Arc::new(RealDir {
+            layer: self.layer,
+            place: RwLock::new(Place { parent: Some(self.clone()), name: name.into() }),
+            open: RwLock::new(None),
+            used: AtomicBool::new(false),
+            pinned: AtomicBool::new(false),
+            facts: AtomicU8::new(0),
+            pool: self.pool.clone(),
+        })
+    }
+
+    /// The layer it is in.
+    pub fn layer(&self) -> LayerId {
+        self.layer
+    }
+
+    /// Whether `fact` is known to hold.
+    pub fn is(&self, fact: Fact) -> bool {
+        self.facts.load(Ordering::Relaxed) & fact as u8 != 0
+    }
+
+    /// Notes whether `fact` holds.
+    pub fn note(&self, fact: Fact, holds: bool) {
+        if holds {
+            self.facts.fetch_or(fact as u8, Ordering::Relaxed);
+        } else {
+            self.facts.fetch_and(!(fact as u8), Ordering::Relaxed);
+        }
+    }
+
+    /// An `O_PATH` descriptor. Errors: whatever opening it again meets.
+    pub fn fd(self: &Arc<RealDir>) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = &*self.open.read() {
+            self.used.store(true, Ordering::Relaxed);
+            return Ok(fd.clone());
+        }
+        // Held across the call: a rename of this directory happens before or after it, never between.
+        let place = self.place.read();
+        let parent = place.parent.as_ref().ok_or(nix::errno::Errno::EBADF)?;
+        let parent_fd = parent.fd()?;
+        let fd = Arc::new(open::dir(parent_fd.as_fd(), &place.name)?);
+        drop(place);
+        Ok(self.keep(fd))
+    }
+
+    /// Hands the directory a descriptor that was just opened on it.
+    pub fn keep(self: &Arc<RealDir>, fd: Arc<OwnedFd>) -> Arc<OwnedFd> {
+        {
+            let mut open = self.open.write();
+            if let Some(already) = &*open {
+                return already.clone();
+            }
+            *open = Some(fd.clone());
+        }
+        self.used.store(true, Ordering::Relaxed);
+        self.pool.opened(self);
+        fd
+    }
+
+    /// Runs `rename`, which gives the directory the name `name` in `parent`. Nobody opens it by either name meanwhile.
+    pub fn move_to<E>(
+        &self,
+        parent: &Arc<RealDir>,
+        name: &OsStr,
+        rename: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut place = self.place.write();
+        rename()?;
+        place.parent = Some(parent.clone());
+        place.name = name.into();
+        Ok(())
+    }
+
+    /// Opens it and keeps it open for good; done before its name goes.
+    pub fn pin(self: &Arc<RealDir>) -> Result<()> {
+        self.pinned.store(true, Ordering::Relaxed);
+        self.fd().map(drop)
+    }
+
+    /// Lets the pool close it again.
+    pub fn unpin(&self) {
+        self.pinned.store(false, Ordering::Relaxed);
+    }
+
+    /// The path from the layer's root, without a leading slash.
+    pub fn path(&self) -> std::path::PathBuf {
+        let place = self.place.read();
+        match &place.parent {
+            None => std::path::PathBuf::new(),
+            Some(parent) => parent.path().join(&*place.name),
+        }
+    }
+}
+
+impl Drop for RealDir {
+    fn drop(&mut self) {
+        if self.open.get_mut().is_some() {
+            self.pool.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bounds how many directories are open at once, and closes those that were not used lately.
+#[derive(Debug)]
+pub struct DirPool {
+    room: usize,
+    open: AtomicUsize,
+    queue: Mutex<VecDeque<Weak<RealDir>>>,
+}
+
+impl DirPool {
+    /// A pool of at most `room` open directories.
+    pub fn new(room: usize) -> Arc<DirPool> {
+        Arc::new(DirPool {
+            room: room.max(16),
+            open: AtomicUsize::new(0),
+            queue: Mutex::new(VecDeque::new()),
+        })
+    }
+
+    /// How many directories are open.
+    pub fn open_count(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn opened(&self, dir: &Arc<RealDir>) {
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut queue = self.queue.lock();
+        queue.push_back(Arc::downgrade(dir));
+        if queue.len() > 2 * self.room + 64 {
+            queue.retain(|dir| dir.strong_count() > 0);
+        }
+        if open > self.room {
+            self.close_some(&mut queue);
+        }
+    }
+
+    /// One turn of the clock: those used since the last turn stay once more.
+    fn close_some(&self, queue: &mut VecDeque<Weak<RealDir>>) {
+        for _ in 0..2 * queue.len() {
+            if self.open.load(Ordering::Relaxed) <= self.room {
+                return;
+            }
+            let Some(weak) = queue.pop_front() else { return };
+            let Some(dir) = weak.upgrade() else { continue };
+            let stays = dir.pinned.load(Ordering::Relaxed) || dir.used.swap(false, Ordering::Relaxed);
+            if stays {
+                queue.push_back(weak);
+                continue;
+            }
+            // Somebody who is just reading or setting the descriptor keeps it: the next turn comes.
+            let Some(mut open) = dir.open.try_write() else {
+                queue.push_back(weak);
+                continue;
+            };
+            if open.take().is_some() {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+            }
+            drop(open);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_stays_within_its_room_and_reopens_what_it_closed() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let pool = DirPool::new(16);
+        let root = RealDir::root(LayerId(1), open::root(temp.path()).expect("root"), pool.clone());
+        let dirs: Vec<_> = (0..100)
+            .map(|i| {
+                let name = format!("d{i}");
+                std::fs::create_dir(temp.path().join(&name)).expect("mkdir");
+                root.child(name.as_ref())
+            })
+            .collect();
+        for round in 0..2 {
+            for dir in &dirs {
+                let stat = crate::sys::stat::stat(crate::sys::At::fd(dir.fd().expect("open").as_fd()));
+                assert!(stat.is_ok(), "round {round}");
+                assert!(pool.open_count() <= 17, "{} are open", pool.open_count());
+            }
+        }
+        drop(dirs);
+        assert_eq!(pool.open_count(), 0);
+    }
+
+    #[test]
+    fn a_directory_is_found_after_it_moved() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir_all(temp.path().join("a/b")).expect("mkdir");
+        let pool = DirPool::new(16);
+        let root = RealDir::root(LayerId(0), open::root(temp.path()).expect("root"), pool);
+        let b = root.child("a".as_ref()).child("b".as_ref());
+        b.move_to(&root, "c".as_ref(), || std::fs::rename(temp.path().join("a/b"), temp.path().join("c")))
+            .expect("rename");
+        assert!(b.fd().is_ok());
+        assert_eq!(b.path(), std::path::Path::new("c"));
+    }
+}

@@ -1,0 +1,310 @@
+//! A stack: an optional upper layer over ordered lower ones. The mount's root is the first; a graft is another.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::probe::{self, Answer, Place};
+use super::real_dir::{DirPool, Fact, RealDir};
+use super::upper::{self, Upper};
+use crate::config::{Config, FsyncMode, RedirectDir, Xino};
+use crate::error::{Context, Error, Result};
+use crate::merge::mark::Namespace;
+use crate::merge::origin::Origin;
+use crate::merge::resolve::{Outcome, Policy, Probe, Resolver, Step, Target};
+use crate::merge::{LayerId, ino};
+use crate::sys::{At, cred, handle, open, stat};
+
+/// One opened tree.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its root directory.
+    pub root: Arc<RealDir>,
+    /// The device that `stat` shows for it.
+    device: u64,
+    /// Filesystem uuid, as origins name it.
+    uuid: [u8; 16],
+    /// The path it was opened at, for messages.
+    pub path: std::path::PathBuf,
+}
+
+/// A device that layers are on.
+#[derive(Debug)]
+struct Device {
+    /// Its place in the shared number space.
+    index: u8,
+    /// Open for reading: handles are opened through it.
+    readable: OwnedFd,
+}
+
+/// What the resolver found, with everything that was learnt on the way.
+pub type Found = Outcome<Place>;
+
+/// An optional upper layer over ordered lower ones.
+#[derive(Debug)]
+pub struct Stack {
+    /// Index 0 is the upper's place; empty there if there is none.
+    upper_layer: Option<Layer>,
+    lowers: Vec<Layer>,
+    data_only: Vec<Layer>,
+    /// The writable layer's marks and workdir.
+    pub upper: Option<Upper>,
+    /// Where marks are read.
+    pub namespace: Namespace,
+    policy: Policy,
+    /// Several devices share one number space.
+    pack_devices: bool,
+    /// Hard links survive copy-up.
+    pub index: bool,
+    /// The open directories of all layers.
+    pub pool: Arc<DirPool>,
+    devices: HashMap<u64, Device>,
+}
+
+impl Stack {
+    /// Opens the layers of `config`. `room` is how many directories may be open at once.
+    /// Errors: `Setup` naming the layer and the remedy.
+    pub fn open(config: &Config, room: usize) -> Result<Stack> {
+        let pool = DirPool::new(room);
+        let upper = match &config.upper {
+            Some(dirs) => Some(Upper::open(dirs, &config.marks, config.fsync == FsyncMode::Volatile)?),
+            None => None,
+        };
+        let namespace = match &upper {
+            Some(upper) => upper.namespace,
+            None if config.marks.userxattr == Some(true) || !cred::may_administer() => Namespace::User,
+            None => Namespace::Trusted,
+        };
+        let mut devices = HashMap::new();
+        let mut open = |id: u16, path: &Path, role: &str, writable: bool| {
+            open_layer(LayerId(id), path, role, writable, &pool, &mut devices)
+        };
+        let upper_layer = match &config.upper {
+            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", true)?),
+            None => None,
+        };
+        let mut lowers = Vec::new();
+        for (i, path) in config.lowers.iter().enumerate() {
+            lowers.push(open(i as u16 + 1, path, "lowerdir", false)?);
+        }
+        let mut data_only = Vec::new();
+        for (i, path) in config.data_lowers.iter().enumerate() {
+            data_only.push(open((config.lowers.len() + i) as u16 + 1, path, "lowerdir", false)?);
+        }
+        let mut stack = Stack {
+            upper_layer,
+            lowers,
+            data_only,
+            upper,
+            namespace,
+            policy: Policy {
+                redirect: config.marks.redirect_dir != RedirectDir::NoFollow,
+                metacopy: config.marks.metacopy,
+            },
+            pack_devices: config.xino != Xino::Off,
+            index: false,
+            pool,
+            devices,
+        };
+        stack.open_index(config)?;
+        Ok(stack)
+    }
+
+    /// Hard links are indexed where asked for, and where every lower layer gives handles by which to index.
+    fn open_index(&mut self, config: &Config) -> Result<()> {
+        let (Some(upper), Some(dirs), true) = (&mut self.upper, &config.upper, config.marks.index) else {
+            return Ok(());
+        };
+        for layer in &self.lowers {
+            let fd = layer.root.fd().call("open")?;
+            if handle::name_to_handle(At::fd(fd.as_fd())).is_err() {
+                tracing::info!("no index: the filesystem of {:?} has no file handles", layer.path);
+                return Ok(());
+            }
+        }
+        upper.workdir.open_index(&dirs.work)?;
+        self.index = true;
+        Ok(())
+    }
+
+    /// Whether changes are possible at all.
+    pub fn is_writable(&self) -> bool {
+        self.upper.is_some()
+    }
+
+    /// The writable layer. Errors: `ReadOnly` without one.
+    pub fn writable(&self) -> Result<&Upper> {
+        self.upper.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// The root directories, topmost first.
+    pub fn roots(&self) -> impl Iterator<Item = &Arc<RealDir>> {
+        self.upper_layer.iter().chain(&self.lowers).map(|layer| &layer.root)
+    }
+
+    /// The layer with this place.
+    pub fn layer(&self, id: LayerId) -> Option<&Layer> {
+        if id.is_upper() {
+            return self.upper_layer.as_ref();
+        }
+        let i = usize::from(id.0) - 1;
+        self.lowers.get(i).or_else(|| self.data_only.get(i - self.lowers.len()))
+    }
+
+    /// What the layers say together about `name` in the directory that `parents` make up, topmost first.
+    pub fn resolve(&self, parents: &[Arc<RealDir>], name: &OsStr) -> Result<Found> {
+        let mut resolver = Resolver::new(self.policy, name);
+        let mut parents = parents.iter();
+        let mut last: Option<LayerId> = None;
+        loop {
+            let (layer, answer, step) = match resolver.target().clone() {
+                Target::Sibling(name) => {
+                    let Some(dir) = parents.next() else { break };
+                    (dir.layer(), probe::name(self.namespace, dir, &name).call("statx")?, Step::Continue)
+                }
+                Target::FromRoot(path) => {
+                    let Some(layer) = self.lower_after(last) else { break };
+                    let walked = probe::path(self.namespace, &layer.root, &path).call("statx")?;
+                    let step = match walked.redirect {
+                        Some(redirect) => resolver.redirected(redirect),
+                        None => Step::Continue,
+                    };
+                    (layer.root.layer(), walked.answer, if walked.ends { Step::Stop } else { step })
+                }
+            };
+            last = Some(layer);
+            if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
+                break;
+            }
+        }
+        Ok(resolver.finish(!self.data_only.is_empty()))
+    }
+
+    fn lower_after(&self, last: Option<LayerId>) -> Option<&Layer> {
+        self.lowers.get(usize::from(last.map_or(0, |id| id.0)))
+    }
+
+    /// The data of a metacopy file at `path` in the data-only layers.
+    pub fn data_only(&self, path: &OsStr) -> Result<Option<Place>> {
+        for layer in &self.data_only {
+            let walked = probe::path(self.namespace, &layer.root, path).call("statx")?;
+            if let (Probe::File { metacopy: None }, Some(place)) = (walked.answer.probe, walked.answer.place)
+            {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The directory at `place`, ready to be asked for names.
+    pub fn enter(&self, place: &Place) -> Arc<RealDir> {
+        let dir = place.dir.child(&place.name);
+        dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
+        dir.note(Fact::Impure, place.impure);
+        dir
+    }
+
+    /// The number shown for the real inode `ino` on `device`; nothing if it must be given by a counter.
+    pub fn pack_ino(&self, device: u64, ino: u64) -> Option<u64> {
+        let index = self.devices.get(&device).map_or(0x7f, |device| device.index);
+        ino::pack(if self.pack_devices { index } else { 0 }, ino)
+    }
+
+    /// The device of a layer.
+    pub fn device(&self, id: LayerId) -> u64 {
+        self.layer(id).map_or(0, |layer| layer.device)
+    }
+
+    /// Whether every layer is on one device, so that numbers are the real ones.
+    pub fn one_device(&self) -> bool {
+        self.devices.len() == 1
+    }
+
+    /// The origin mark of the lower object at `at` in layer `id`; nothing where its filesystem has no handles.
+    pub fn origin_of(&self, id: LayerId, at: At<'_>) -> Option<Origin> {
+        let (kind, bytes) = handle::name_to_handle(at).ok()?;
+        let uuid = self.layer(id)?.uuid;
+        Some(Origin { uuid, handle_type: u8::try_from(kind).ok()?, handle: bytes })
+    }
+
+    /// Device and inode of the lower object that `origin` names, with its link count where the object could be opened.
+    pub fn find_origin(&self, origin: &Origin) -> Option<(u64, u64, Option<u32>)> {
+        let mut seen = Vec::new();
+        for layer in self.lowers.iter().filter(|layer| layer.uuid == origin.uuid) {
+            if seen.contains(&layer.device) {
+                continue;
+            }
+            seen.push(layer.device);
+            let Some(Device { readable, .. }) = self.devices.get(&layer.device) else { continue };
+            let opened =
+                handle::open_by_handle(readable.as_fd(), i32::from(origin.handle_type), &origin.handle);
+            if let Ok(fd) = opened {
+                let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
+                return Some((stat.dev, stat.ino, Some(stat.nlink)));
+            }
+        }
+        // Without the right to open handles the number inside it has to do, if there is only one place it can mean.
+        match seen[..] {
+            [device] if !cred::may_open_handles() => Some((device, origin.inode_hint()?, None)),
+            _ => None,
+        }
+    }
+
+    /// Lines about what does not work here, for `stratafs ls -v`.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(upper) = &self.upper {
+            if !upper.abilities.whiteout_devices {
+                notes.push(
+                    "whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned(),
+                );
+            }
+            if upper.namespace == Namespace::User {
+                notes.push("marks are kept in user.overlay.*".to_owned());
+            }
+            if !self.index {
+                notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
+            }
+        }
+        notes
+    }
+}
+
+fn feed(resolver: &mut Resolver<Place>, layer: LayerId, answer: Answer) -> Step {
+    match (answer.probe, answer.place) {
+        (probe, Some(place)) => resolver.feed(layer, place, probe),
+        (Probe::Broken(mark, why), None) => resolver.broken(mark, why),
+        (Probe::Whiteout, None) => Step::Stop,
+        (_, None) => Step::Continue,
+    }
+}
+
+fn open_layer(
+    id: LayerId,
+    path: &Path,
+    role: &str,
+    writable: bool,
+    pool: &Arc<DirPool>,
+    devices: &mut HashMap<u64, Device>,
+) -> Result<Layer> {
+    let refused = |what: &str, errno: nix::errno::Errno| {
+        Error::Setup(format!("{role} {path:?} {what}: {}", errno.desc()))
+    };
+    // A lower layer is reached through a read-only mount of its own where that is allowed: a second fence.
+    let clone = if writable { None } else { open::read_only_clone(path).ok() };
+    let fd = match clone {
+        Some(fd) => fd,
+        None => open::root(path).map_err(|e| refused("cannot be opened", e))?,
+    };
+    let stat = stat::stat(At::fd(fd.as_fd())).map_err(|e| refused("cannot be opened", e))?;
+    if stat.kind != crate::merge::listing::FileKind::Dir {
+        return Err(refused("cannot be used", nix::errno::Errno::ENOTDIR));
+    }
+    let readable = upper::readable(fd.as_fd()).map_err(|e| refused("cannot be read", e))?;
+    let uuid = handle::filesystem_uuid(readable.as_fd());
+    let index = u8::try_from(devices.len()).unwrap_or(u8::MAX).min(0x7f);
+    devices.entry(stat.dev).or_insert(Device { index, readable });
+    Ok(Layer { root: RealDir::root(id, fd, pool.clone()), device: stat.dev, uuid, path: path.to_owned() })
+}

@@ -1,0 +1,279 @@
+//! The writable layer: what it can do, found out once at mount, and the only place where marks are written.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags};
+
+use super::workdir::{Workdir, lock_dir};
+use crate::config;
+use crate::error::{Context, Error, Result};
+use crate::merge::mark::{self, Mark, Namespace};
+use crate::merge::origin::Origin;
+use crate::merge::redirect::Redirect;
+use crate::sys::xattr::{self, SetMode};
+use crate::sys::{At, cred, name, open};
+
+/// What the upper layer's filesystem and the daemon's rights allow; every fallback is a named branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// Char 0:0 can be made; otherwise whiteouts are `.wh.` files.
+    pub whiteout_devices: bool,
+    /// `RENAME_WHITEOUT` works.
+    pub rename_whiteout: bool,
+    /// `RENAME_EXCHANGE` works.
+    pub rename_exchange: bool,
+}
+
+/// The writable layer's marks and its workdir.
+#[derive(Debug)]
+pub struct Upper {
+    /// Where changes are prepared.
+    pub workdir: Workdir,
+    /// What works here.
+    pub abilities: Abilities,
+    /// Where marks are written and read.
+    pub namespace: Namespace,
+    _lock: nix::fcntl::Flock<OwnedFd>,
+}
+
+impl Upper {
+    /// Locks the upper layer and its workdir and finds out what they can do.
+    /// Errors: `Setup` naming the directory and the remedy.
+    pub fn open(upper: &config::Upper, marks: &config::Marks, volatile: bool) -> Result<Upper> {
+        let lock = lock_dir(&upper.dir).map_err(|errno| match errno {
+            Errno::EWOULDBLOCK => Error::Setup(format!(
+                "upperdir {:?} is in use by another mount: unmount that one first, or give another upperdir",
+                upper.dir
+            )),
+            errno => Error::Setup(format!("upperdir {:?} cannot be opened: {}", upper.dir, errno.desc())),
+        })?;
+        let workdir = Workdir::open(&upper.work, volatile)?;
+        let probe = Probe::new(&workdir, &upper.dir)?;
+        let namespace = probe.namespace(marks.userxattr)?;
+        let abilities = probe.abilities();
+        drop(probe);
+        Ok(Upper { workdir, abilities, namespace, _lock: lock })
+    }
+
+    /// Writes `mark` with `value` onto the upper object at `at`.
+    pub fn set_mark(&self, at: At<'_>, mark: Mark, value: &[u8]) -> Result<()> {
+        xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any).call("setxattr")
+    }
+
+    /// Reads `mark` off the upper object at `at`.
+    pub fn mark(&self, at: At<'_>, mark: Mark) -> Result<Option<Vec<u8>>> {
+        xattr::get(at, self.namespace.attribute(mark)).call("getxattr")
+    }
+
+    /// Removes `mark` if it is there.
+    pub fn clear_mark(&self, at: At<'_>, mark: Mark) -> Result<()> {
+        match xattr::remove(at, self.namespace.attribute(mark)) {
+            Ok(()) | Err(Errno::ENODATA) => Ok(()),
+            Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
+        }
+    }
+
+    /// Says that the layers below do not show through the directory at `at`.
+    pub fn set_opaque(&self, at: At<'_>) -> Result<()> {
+        self.set_mark(at, Mark::Opaque, b"y")
+    }
+
+    /// Says where the layers below keep the object at `at`.
+    pub fn set_redirect(&self, at: At<'_>, redirect: &Redirect) -> Result<()> {
+        self.set_mark(at, Mark::Redirect, &redirect.format())
+    }
+
+    /// Says that children of the directory at `at` have numbers of their origin.
+    pub fn set_impure(&self, at: At<'_>) -> Result<()> {
+        self.set_mark(at, Mark::Impure, b"y")
+    }
+
+    /// Says which lower object the one at `at` was copied up from; unknown is a statement, too.
+    pub fn set_origin(&self, at: At<'_>, origin: Option<&Origin>) -> Result<()> {
+        let value = origin.and_then(|origin| origin.format(false)).unwrap_or_default();
+        self.set_mark(at, Mark::Origin, &value)
+    }
+
+    /// Which lower object the one at `at` was copied up from.
+    pub fn origin(&self, at: At<'_>) -> Result<Option<Origin>> {
+        Ok(self.mark(at, Mark::Origin)?.as_deref().and_then(Origin::parse))
+    }
+
+    /// Hides `name` of the layers below in the upper directory `dir`, where the upper layer has nothing of that name.
+    pub fn add_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        if self.abilities.whiteout_devices {
+            self.workdir.link_whiteout(At::new(dir, name))
+        } else {
+            make_whiteout_file(dir, name)
+        }
+    }
+
+    /// As `add_whiteout`, while the upper layer still has an object of that name: it shows until it is moved away.
+    pub fn add_whiteout_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        make_whiteout_file(dir, name)
+    }
+
+    /// Replaces the upper non-directory `name` in `dir` by a whiteout, in one visible step.
+    pub fn replace_by_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        if !self.abilities.whiteout_devices {
+            // The file of a name wins over `.wh.` of that name in the same layer: the removal is the visible step.
+            make_whiteout_file(dir, name)?;
+            return name::unlink(At::new(dir, name)).call("unlinkat");
+        }
+        let temp = self.workdir.temp();
+        self.workdir.link_whiteout(temp.at())?;
+        name::rename(temp.at(), At::new(dir, name), RenameFlags::empty()).call("renameat2")?;
+        temp.placed();
+        Ok(())
+    }
+
+    /// Replaces the upper directory `name` in `dir` by a whiteout, in one visible step, and removes what it held.
+    pub fn exchange_with_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        if !self.abilities.whiteout_devices || !self.abilities.rename_exchange {
+            make_whiteout_file(dir, name)?;
+            return self.take_out(dir, name);
+        }
+        let temp = self.workdir.temp();
+        self.workdir.link_whiteout(temp.at())?;
+        name::rename(temp.at(), At::new(dir, name), RenameFlags::RENAME_EXCHANGE).call("renameat2")
+    }
+
+    /// Takes the upper directory `name` out of `dir` in one visible step and removes it with the marks in it.
+    pub fn take_out(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let temp = self.workdir.temp();
+        name::rename(At::new(dir, name), temp.at(), RenameFlags::RENAME_NOREPLACE).call("renameat2")
+    }
+
+    /// Removes the `.wh.` file of `name` after an object of that name was made: it hides nothing any more.
+    pub fn remove_whiteout_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        match name::unlink(At::new(dir, &whiteout_file(name))) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(()),
+            Err(errno) => Err(Error::Sys { call: "unlinkat", errno }),
+        }
+    }
+
+    /// The longest name an object may have.
+    pub fn name_max(&self) -> usize {
+        if self.abilities.whiteout_devices { 255 } else { 255 - mark::WHITEOUT_PREFIX.len() }
+    }
+}
+
+fn whiteout_file(name: &OsStr) -> OsString {
+    OsString::from_vec([mark::WHITEOUT_PREFIX, name.as_bytes()].concat())
+}
+
+fn make_whiteout_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    match name::mknod(At::new(dir, &whiteout_file(name)), libc::S_IFREG, 0, 0) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(Error::Sys { call: "mknodat", errno }),
+    }
+}
+
+/// An object in the workdir on which things are tried.
+struct Probe<'a> {
+    workdir: &'a Workdir,
+    temp: super::workdir::Temp<'a>,
+    upper: &'a Path,
+}
+
+impl<'a> Probe<'a> {
+    fn new(workdir: &'a Workdir, upper: &'a Path) -> Result<Probe<'a>> {
+        let temp = workdir.temp();
+        open::create(temp.at(), OFlag::O_WRONLY, 0o600)
+            .map_err(|e| Error::Setup(format!("upperdir {upper:?} cannot be written: {}", e.desc())))?;
+        Ok(Probe { workdir, temp, upper })
+    }
+
+    fn namespace(&self, wanted: Option<bool>) -> Result<Namespace> {
+        let works = |ns: Namespace| self.can_set(ns.attribute(Mark::Opaque));
+        let trusted = wanted != Some(true) && cred::may_administer() && works(Namespace::Trusted);
+        if trusted {
+            return Ok(Namespace::Trusted);
+        }
+        if wanted != Some(false) && works(Namespace::User) {
+            return Ok(Namespace::User);
+        }
+        Err(Error::Setup(format!(
+            "upperdir {:?} is on a filesystem without extended attributes for marks: use ext4, xfs, btrfs or a newer tmpfs",
+            self.upper
+        )))
+    }
+
+    fn can_set(&self, attribute: &CStr) -> bool {
+        xattr::set(self.temp.at(), attribute, b"y", SetMode::Any).is_ok()
+    }
+
+    fn abilities(&self) -> Abilities {
+        let device = self.workdir.temp();
+        let whiteout_devices = name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok();
+        let target = self.workdir.temp();
+        let moved = |flags| name::rename(self.temp.at(), target.at(), flags).is_ok();
+        let rename_whiteout = whiteout_devices && moved(RenameFlags::RENAME_WHITEOUT);
+        if rename_whiteout {
+            // Put it back over the whiteout it left; if that fails both are swept with the workdir.
+            let _ = name::rename(target.at(), self.temp.at(), RenameFlags::empty());
+        }
+        let rename_exchange = whiteout_devices
+            && name::rename(self.temp.at(), device.at(), RenameFlags::RENAME_EXCHANGE).is_ok();
+        Abilities { whiteout_devices, rename_whiteout, rename_exchange }
+    }
+}
+
+/// The readable descriptor on a filesystem that handles are opened through.
+pub fn readable(dir: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    open::file(At::new(dir, OsStr::new(".")), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// What an upper directory holds that is seen by nobody: marks. Nothing if it shows a name.
+pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
+    let mut marks = false;
+    let mut names = false;
+    crate::sys::dir::read(dir, |entry| {
+        let at = At::new(dir, entry.name);
+        let is_mark = mark::is_reserved(entry.name.as_bytes())
+            || (entry.kind.is_none_or(|kind| kind == crate::merge::listing::FileKind::Char)
+                && crate::sys::stat::stat(at)?.is_whiteout_device());
+        marks |= is_mark;
+        names |= !is_mark;
+        Ok(())
+    })?;
+    Ok((!names).then_some(marks))
+}
+
+impl Upper {
+    /// Whether the upper directory `dir` holds marks and nothing else; `NotEmpty` if it shows a name.
+    pub fn holds_marks(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+        only_marks(dir).call("getdents64")?.ok_or(Error::NotEmpty)
+    }
+
+    /// A place in the workdir for what shall appear in the upper layer.
+    pub fn temp(&self) -> super::workdir::Temp<'_> {
+        self.workdir.temp()
+    }
+
+    /// Puts a prepared object into place: under a name that is free, or over a whiteout.
+    /// Errors: `Exists` if the name was taken meanwhile.
+    pub fn place(
+        &self,
+        temp: super::workdir::Temp<'_>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        over_whiteout: bool,
+    ) -> Result<()> {
+        let to = At::new(dir, name);
+        if !over_whiteout {
+            name::rename(temp.at(), to, RenameFlags::RENAME_NOREPLACE).call("renameat2")?;
+            temp.placed();
+            return Ok(());
+        }
+        // A directory cannot replace a device: they change places, and the whiteout goes with the temporary name.
+        match name::rename(temp.at(), to, RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => Ok(()),
+            Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Names and values of the marks that layers carry, and which extended attributes of a layer are private.
+//! Source: overlayfs.rst, "whiteouts and opaque directories"; `docs/on-disk-format.md` has the whole table.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// `.wh.NAME` hides NAME in the layers below. Source: OCI image-spec, layer.md, "Whiteouts".
+pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
+/// In a directory: hides everything of the layers below. Source: OCI image-spec, layer.md, "Opaque Whiteout".
+pub const OPAQUE_FILE: &CStr = c".wh..wh..opq";
+/// The opaque mark of fuse-overlayfs.
+pub const FUSE_OVERLAYFS_OPAQUE: &CStr = c"user.fuseoverlayfs.opaque";
+const FUSE_OVERLAYFS: &[u8] = b"user.fuseoverlayfs.";
+
+/// Where a mount writes its marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// `trusted.overlay.*`
+    Trusted,
+    /// `user.overlay.*`: option `userxattr`, and mounts without privilege.
+    User,
+}
+
+/// The marks kept in extended attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// On a directory: `y` hides the layers below, `x` says that whiteouts in it are extended attributes.
+    Opaque,
+    /// Where the layers below keep this object.
+    Redirect,
+    /// The lower object this one was copied up from.
+    Origin,
+    /// On a directory: some child's number is its origin's.
+    Impure,
+    /// The link count of an indexed inode, relative to a real one.
+    Nlink,
+    /// On an index entry of a directory: its upper object.
+    Upper,
+    /// Metadata is here, data below.
+    Metacopy,
+    /// Append-only and immutable flags.
+    Protattr,
+    /// On an empty file in an `x` directory: a whiteout.
+    Whiteout,
+}
+
+impl Namespace {
+    /// The attribute that carries `mark`.
+    pub fn attribute(self, mark: Mark) -> &'static CStr {
+        match (self, mark) {
+            (Namespace::Trusted, Mark::Opaque) => c"trusted.overlay.opaque",
+            (Namespace::Trusted, Mark::Redirect) => c"trusted.overlay.redirect",
+            (Namespace::Trusted, Mark::Origin) => c"trusted.overlay.origin",
+            (Namespace::Trusted, Mark::Impure) => c"trusted.overlay.impure",
+            (Namespace::Trusted, Mark::Nlink) => c"trusted.overlay.nlink",
+            (Namespace::Trusted, Mark::Upper) => c"trusted.overlay.upper",
+            (Namespace::Trusted, Mark::Metacopy) => c"trusted.overlay.metacopy",
+            (Namespace::Trusted, Mark::Protattr) => c"trusted.overlay.protattr",
+            (Namespace::Trusted, Mark::Whiteout) => c"trusted.overlay.whiteout",
+            (Namespace::User, Mark::Opaque) => c"user.overlay.opaque",
+            (Namespace::User, Mark::Redirect) => c"user.overlay.redirect",
+            (Namespace::User, Mark::Origin) => c"user.overlay.origin",
+            (Namespace::User, Mark::Impure) => c"user.overlay.impure",
+            (Namespace::User, Mark::Nlink) => c"user.overlay.nlink",
+            (Namespace::User, Mark::Upper) => c"user.overlay.upper",
+            (Namespace::User, Mark::Metacopy) => c"user.overlay.metacopy",
+            (Namespace::User, Mark::Protattr) => c"user.overlay.protattr",
+            (Namespace::User, Mark::Whiteout) => c"user.overlay.whiteout",
+        }
+    }
+}
+
+/// The attribute prefixes in which marks are kept. Both are private in every mount: an opaque mark is obeyed in
+/// either, so a caller who could set one through the mount would change the tree at the next mount.
+/// Departs: the kernel escapes only the namespace that the mount uses.
+const PRIVATE: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+const ESCAPE: &[u8] = b"overlay.";
+
+/// The name under which a layer keeps the attribute that callers call `name`; nothing if callers may not have it.
+/// Source: overlayfs.rst, "Nesting overlayfs mounts".
+pub fn stored_attribute(name: &OsStr) -> Option<OsString> {
+    let bytes = name.as_bytes();
+    if bytes.starts_with(FUSE_OVERLAYFS) {
+        return None;
+    }
+    for prefix in PRIVATE {
+        if let Some(rest) = bytes.strip_prefix(prefix) {
+            return Some(OsString::from_vec([prefix, ESCAPE, rest].concat()));
+        }
+    }
+    Some(name.to_owned())
+}
+
+/// The name by which callers know the attribute that a layer keeps as `name`; nothing if it is private.
+pub fn shown_attribute(name: &[u8]) -> Option<OsString> {
+    if name.starts_with(FUSE_OVERLAYFS) {
+        return None;
+    }
+    for prefix in PRIVATE {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            let inner = rest.strip_prefix(ESCAPE)?;
+            return Some(OsString::from_vec([prefix, inner].concat()));
+        }
+    }
+    Some(OsString::from_vec(name.to_vec()))
+}
+
+/// What an opaque attribute says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Opaque {
+    /// Nothing.
+    #[default]
+    No,
+    /// The layers below do not show through.
+    Yes,
+    /// Whiteouts in this directory may be extended attributes.
+    XattrWhiteouts,
+}
+
+impl Opaque {
+    /// What the value of an opaque attribute says; an unknown value says nothing, as in the kernel.
+    pub fn parse(value: &[u8]) -> Opaque {
+        match value {
+            b"y" => Opaque::Yes,
+            b"x" => Opaque::XattrWhiteouts,
+            _ => Opaque::No,
+        }
+    }
+}
+
+/// The value of a metacopy attribute is well-formed: empty, or a header whose length covers it all.
+/// Source: kernel `struct ovl_metacopy`.
+pub fn metacopy_is_valid(value: &[u8]) -> bool {
+    match value {
+        [] => true,
+        [0, len, _flags, _digest, ..] => usize::from(*len) == value.len(),
+        _ => false,
+    }
+}
+
+/// The base of a stored link count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NlinkBase {
+    /// Relative to the upper object.
+    Upper,
+    /// Relative to the lower object.
+    Lower,
+}
+
+/// The value of a `nlink` mark: the overlay's link count minus the real one, with the base it is relative to.
+pub fn format_nlink(base: NlinkBase, difference: i64) -> Vec<u8> {
+    let letter = match base {
+        NlinkBase::Upper => 'U',
+        NlinkBase::Lower => 'L',
+    };
+    format!("{letter}{difference:+}").into_bytes()
+}
+
+/// Reads what `format_nlink` writes; nothing for garbage.
+pub fn parse_nlink(value: &[u8]) -> Option<(NlinkBase, i64)> {
+    let (letter, rest) = value.split_first()?;
+    let base = match letter {
+        b'U' => NlinkBase::Upper,
+        b'L' => NlinkBase::Lower,
+        _ => return None,
+    };
+    Some((base, std::str::from_utf8(rest).ok()?.parse().ok()?))
+}
+
+/// The name that `.wh.NAME` hides; nothing for other names, for `.wh.` alone, and for the opaque file.
+pub fn hidden_by(name: &[u8]) -> Option<&[u8]> {
+    let hidden = name.strip_prefix(WHITEOUT_PREFIX)?;
+    (!hidden.is_empty() && name != OPAQUE_FILE.to_bytes()).then_some(hidden)
+}
+
+/// A name that belongs to marks and can never be shown or made.
+pub fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(WHITEOUT_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_attributes_are_hidden_and_escaped() {
+        let stored =
+            |name: &str| stored_attribute(OsStr::new(name)).map(|s| s.to_string_lossy().into_owned());
+        let shown = |name: &str| shown_attribute(name.as_bytes()).map(|s| s.to_string_lossy().into_owned());
+        assert_eq!(stored("trusted.overlay.foo").as_deref(), Some("trusted.overlay.overlay.foo"));
+        assert_eq!(stored("user.overlay.opaque").as_deref(), Some("user.overlay.overlay.opaque"));
+        assert_eq!(stored("user.fuseoverlayfs.opaque"), None);
+        assert_eq!(stored("user.note").as_deref(), Some("user.note"));
+        assert_eq!(shown("trusted.overlay.opaque"), None);
+        assert_eq!(shown("trusted.overlay.overlay.foo").as_deref(), Some("trusted.overlay.foo"));
+        assert_eq!(
+            shown("trusted.overlay.overlay.overlay.foo").as_deref(),
+            Some("trusted.overlay.overlay.foo")
+        );
+        assert_eq!(shown("security.capability").as_deref(), Some("security.capability"));
+    }
+
+    #[test]
+    fn link_counts_are_written_as_the_kernel_writes_them() {
+        assert_eq!(format_nlink(NlinkBase::Upper, -1), b"U-1");
+        assert_eq!(format_nlink(NlinkBase::Lower, 0), b"L+0");
+        assert_eq!(parse_nlink(b"U-1"), Some((NlinkBase::Upper, -1)));
+        assert_eq!(parse_nlink(b"L+2"), Some((NlinkBase::Lower, 2)));
+        for garbage in [&b""[..], b"U", b"X+1", b"U+x", b"U\xff"] {
+            assert_eq!(parse_nlink(garbage), None);
+        }
+    }
+
+    #[test]
+    fn a_metacopy_header_covers_its_value() {
+        assert!(metacopy_is_valid(b""));
+        assert!(metacopy_is_valid(&[0, 4, 0, 0]));
+        for bad in [&[0u8][..], &[0, 4, 0], &[1, 4, 0, 0], &[0, 5, 0, 0]] {
+            assert!(!metacopy_is_valid(bad));
+        }
+    }
+
+    #[test]
+    fn whiteout_files_name_what_they_hide() {
+        assert_eq!(hidden_by(b".wh.a"), Some(&b"a"[..]));
+        assert_eq!(hidden_by(b".wh."), None);
+        assert_eq!(hidden_by(b".wh..wh..opq"), None);
+        assert_eq!(hidden_by(b"a"), None);
+        assert!(is_reserved(b".wh.") && is_reserved(b".wh..wh..opq") && !is_reserved(b".whale"));
+    }
+}

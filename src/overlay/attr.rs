@@ -1,0 +1,223 @@
+//! Attributes: what `stat` shows, and changing owner, mode, times and size.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::{Caller, Overlay};
+use crate::config::XattrPermissions;
+use crate::copy_up::Need;
+use crate::error::{Context, Error, Result};
+use crate::inode::{Fh, Ino, Inode};
+use crate::merge::listing::FileKind;
+use crate::merge::override_stat::{self, Override};
+use crate::sys::attr::{self, SetTime};
+use crate::sys::stat::{Stat, stat};
+use crate::sys::{At, cred, open, xattr};
+
+/// How long the kernel may believe an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until it is told otherwise: nobody else changes the layers of a mount.
+    Forever,
+    /// Not at all: somebody may be changing it behind the kernel's attribute cache.
+    None,
+}
+
+/// What `stat` shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Attr {
+    /// The number by which the kernel asks.
+    pub ino: Ino,
+    /// With the number, owner, mode and link count that the mount shows.
+    pub stat: Stat,
+    /// How long it holds.
+    pub lifetime: Lifetime,
+}
+
+/// What to change; nothing leaves a thing as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct SetAttr {
+    /// Permission, set-id and sticky bits.
+    pub mode: Option<u32>,
+    /// Owner as the mount shows it.
+    pub uid: Option<u32>,
+    /// Group as the mount shows it.
+    pub gid: Option<u32>,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Time of last access.
+    pub atime: SetTime,
+    /// Time of last write.
+    pub mtime: SetTime,
+    /// The open file through which the change is made.
+    pub fh: Option<Fh>,
+}
+
+impl Overlay {
+    /// What `stat` shows of `ino`.
+    pub fn getattr(&self, ino: Ino) -> Result<Attr> {
+        self.attr_of(&self.inode(ino)?)
+    }
+
+    pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
+        let real = inode.with(|at| self.stat_shown(at))?;
+        self.shown(inode, real)
+    }
+
+    /// What is at `at`, as far as the object itself says.
+    pub(super) fn stat_shown(&self, at: At<'_>) -> Result<Stat> {
+        let mut real = stat(at).call("statx")?;
+        if self.settings.xattr_permissions != XattrPermissions::Off {
+            apply_override(&mut real, at)?;
+        }
+        Ok(real)
+    }
+
+    /// What the mount shows of an object that is `real` on disk.
+    pub(super) fn shown(&self, inode: &Arc<Inode>, real: Stat) -> Result<Attr> {
+        let mut stat = real;
+        stat.ino = inode.st_ino;
+        stat.uid = self.shown_uid(real.uid);
+        stat.gid = self.shown_gid(real.gid);
+        let state = inode.state.read();
+        if inode.is_dir() {
+            // The kernel, too, tells that it does not know how many subdirectories a merged directory has.
+            let merged = inode.lower_dirs().len() + usize::from(inode.upper_dir().is_some()) > 1;
+            if merged || self.settings.static_nlink {
+                stat.nlink = 1;
+            }
+        }
+        if let Some(nlink) = state.nlink {
+            stat.nlink = nlink;
+        }
+        if let Some(data) = &state.data {
+            stat.blocks = crate::sys::stat::stat(data.locate()?.at()).call("statx")?.blocks;
+        }
+        drop(state);
+        Ok(Attr { ino: inode.ino, stat, lifetime: self.lifetime(inode) })
+    }
+
+    /// How long the kernel may believe attributes of `inode` that it is about to be told.
+    pub(super) fn lifetime(&self, inode: &Inode) -> Lifetime {
+        let opens = inode.state.read().opens;
+        let moving = opens.maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
+        inode.note_attributes_cached(!moving);
+        if moving { Lifetime::None } else { Lifetime::Forever }
+    }
+
+    /// Changes attributes of `ino`. Errors: whatever the upper layer answers; then as much as came before it is done, as
+    /// with the calls one by one.
+    pub fn setattr(&self, caller: Caller, ino: Ino, change: SetAttr) -> Result<Attr> {
+        let inode = self.inode(ino)?;
+        let need = match change.size {
+            None => Need::Metadata,
+            Some(0) => Need::Truncated,
+            Some(_) => Need::Data,
+        };
+        self.copy_up.ensure(&inode, need)?;
+        if let Some(size) = change.size {
+            self.truncate(caller, &inode, size, change.fh)?;
+        }
+        let uid = change.uid.map(|uid| self.disk_uid(uid)).transpose()?;
+        let gid = change.gid.map(|gid| self.disk_gid(gid)).transpose()?;
+        inode.with(|at| {
+            let times = (change.atime, change.mtime);
+            let owner = uid.is_some() || gid.is_some();
+            // A change of nothing is chown(-1, -1): it clears set-id bits all the same.
+            if owner
+                || (change.mode.is_none() && change.size.is_none() && times == (SetTime::Omit, SetTime::Omit))
+            {
+                self.chown(at, uid, gid)?;
+            }
+            if let Some(mode) = change.mode {
+                self.chmod(at, mode & 0o7777)?;
+            }
+            if times != (SetTime::Omit, SetTime::Omit) {
+                attr::utimens(at, times.0, times.1).call("utimensat")?;
+            }
+            Ok(())
+        })?;
+        self.attr_of(&inode)
+    }
+
+    fn truncate(&self, caller: Caller, inode: &Arc<Inode>, size: u64, fh: Option<Fh>) -> Result<()> {
+        if inode.kind != FileKind::Regular {
+            return Err(Error::Invalid("only a regular file has a size to set"));
+        }
+        let by_handle = fh.and_then(|fh| self.handles.file(fh));
+        let cut = |fd: std::os::fd::BorrowedFd<'_>| {
+            let cut = || attr::truncate(fd, size);
+            let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
+            done.call("ftruncate")
+        };
+        if let Some(file) = by_handle {
+            return cut(self.descriptor(&file)?.as_fd());
+        }
+        let fd = inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?;
+        cut(fd.as_fd())
+    }
+
+    fn chown(&self, at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        if self.settings.xattr_permissions == XattrPermissions::Off {
+            return attr::chown(at, uid, gid).call("fchownat");
+        }
+        self.change_override(at, |over| {
+            over.uid = uid.unwrap_or(over.uid);
+            over.gid = gid.unwrap_or(over.gid);
+            if over.kind.is_none_or(|(kind, ..)| kind != FileKind::Dir) {
+                over.mode &= !0o6000;
+            }
+        })
+    }
+
+    fn chmod(&self, at: At<'_>, mode: u32) -> Result<()> {
+        if self.settings.xattr_permissions == XattrPermissions::Off {
+            return attr::chmod(at, mode).call("fchmodat2");
+        }
+        self.change_override(at, |over| over.mode = mode)
+    }
+
+    /// Changes what an object says of itself in its attribute. The object's own mode stays open to the daemon.
+    pub(super) fn change_override(&self, at: At<'_>, change: impl FnOnce(&mut Override)) -> Result<()> {
+        let real = stat(at).call("statx")?;
+        let before = read_override(at)?;
+        let mut over = before.unwrap_or(Override {
+            uid: real.uid,
+            gid: real.gid,
+            mode: real.mode,
+            kind: Some((real.kind, real.rdev_major, real.rdev_minor)),
+        });
+        change(&mut over);
+        let attribute = match self.settings.xattr_permissions {
+            XattrPermissions::Security => override_stat::ATTRIBUTES[1],
+            _ => override_stat::ATTRIBUTES[0],
+        };
+        xattr::set(at, attribute, over.format().as_bytes(), xattr::SetMode::Any).call("setxattr")
+    }
+}
+
+fn read_override(at: At<'_>) -> Result<Option<Override>> {
+    for attribute in override_stat::ATTRIBUTES {
+        match xattr::get(at, attribute) {
+            Ok(Some(value)) => return Ok(Override::parse(&value)),
+            Ok(None) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(Error::Sys { call: "getxattr", errno }),
+        }
+    }
+    Ok(None)
+}
+
+fn apply_override(real: &mut Stat, at: At<'_>) -> Result<()> {
+    if real.kind == FileKind::Symlink {
+        return Ok(());
+    }
+    let Some(over) = read_override(at)? else { return Ok(()) };
+    (real.uid, real.gid, real.mode) = (over.uid, over.gid, over.mode);
+    if let Some((kind, major, minor)) = over.kind {
+        (real.kind, real.rdev_major, real.rdev_minor) = (kind, major, minor);
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Opening and closing files, and how their bytes flow.
+//!
+//! The kernel lets an inode be open cached (bytes through the daemon and the kernel's page cache) or passed through
+//! (bytes straight between the caller and one backing file), never both. A lower file of a writable stack is cached: a
+//! descriptor opened before a copy-up then sees what is written after it. A file in the upper layer is passed through
+//! unless somebody still has it open cached. `docs/architecture.md` has the table of states.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::OFlag;
+use parking_lot::RwLock;
+
+use super::{Caller, Overlay};
+use crate::copy_up::Need;
+use crate::error::{Context, Error, Result};
+use crate::inode::{Fh, Ino, Inode, OpenFile};
+use crate::merge::listing::FileKind;
+use crate::sys::{At, attr, copy, cred, open, stat};
+
+/// How the bytes of an open file flow.
+#[derive(Debug)]
+pub enum IoMode {
+    /// Through the daemon and the kernel's page cache. True: pages cached before are still right.
+    Cached(bool),
+    /// From and to the backing file; here it is, open, for the kernel to take.
+    Passthrough(Arc<OwnedFd>),
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its number.
+    pub fh: Fh,
+    /// How its bytes flow.
+    pub mode: IoMode,
+}
+
+/// The access mode in open(2) flags.
+fn access(flags: OFlag) -> OFlag {
+    flags & OFlag::O_ACCMODE
+}
+
+fn writes(flags: OFlag) -> bool {
+    access(flags) != OFlag::O_RDONLY
+}
+
+impl Overlay {
+    /// Opens the regular file `ino`. Opening for writing copies up. Errors: `ReadOnly`; what the layers answer.
+    pub fn open(&self, caller: Caller, ino: Ino, flags: OFlag) -> Result<Opened> {
+        let inode = self.inode(ino)?;
+        if inode.kind != FileKind::Regular {
+            return Err(Error::Invalid("only regular files are opened here"));
+        }
+        let truncates = flags.contains(OFlag::O_TRUNC);
+        if writes(flags) || truncates {
+            let need = if truncates { Need::Truncated } else { Need::Data };
+            self.copy_up.ensure(&inode, need)?;
+        }
+        // The daemon writes at the offset that the kernel gives, through the page cache, whatever the caller asked.
+        let kept = OFlag::O_ACCMODE | OFlag::O_SYNC | OFlag::O_DSYNC;
+        let (fd, in_upper) = inode.with_data(|at, in_upper| {
+            let opened = if in_upper || writes(flags) {
+                open::file(at, flags & kept)
+            } else {
+                // A lower layer does not change by being read, not even its times.
+                open::file(at, (flags & kept) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & kept))
+            };
+            Ok((opened.call("openat2")?, in_upper))
+        })?;
+        if truncates {
+            self.cut(caller, &fd)?;
+        }
+        self.opened(&inode, flags, Arc::new(fd), in_upper)
+    }
+
+    fn cut(&self, caller: Caller, fd: &OwnedFd) -> Result<()> {
+        // Cutting nothing off an empty file still sets its times, as O_TRUNC does.
+        let cut = || attr::truncate(fd.as_fd(), 0);
+        let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
+        done.call("ftruncate")
+    }
+
+    /// As `open` for a file that was just made, with the descriptor it was made by.
+    pub(super) fn open_made(
+        &self,
+        inode: &Arc<Inode>,
+        flags: OFlag,
+        made: Option<OwnedFd>,
+    ) -> Result<Opened> {
+        let fd = made.ok_or(Error::Bug("a file was made but not opened"))?;
+        self.opened(inode, flags, Arc::new(fd), true)
+    }
+
+    /// Chooses the mode and notes the open file.
+    fn opened(&self, inode: &Arc<Inode>, flags: OFlag, fd: Arc<OwnedFd>, in_upper: bool) -> Result<Opened> {
+        let set_id = writes(flags) && {
+            let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
+            mode & (libc::S_ISUID | libc::S_ISGID) != 0
+        };
+        let mut state = inode.state.write();
+        // Another may have copied the file up between the open and here.
+        let in_upper_now = state.upper_ino != 0 && state.data.is_none();
+        let may_pass = self.passthrough()
+            && (in_upper || !inode.stack.is_writable())
+            && in_upper == in_upper_now
+            // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
+            && !set_id;
+        let passes = state.opens.passthrough > 0 || (may_pass && state.opens.cached == 0);
+        let stale_pages = state.opens.was_passthrough && !passes;
+        let opens = &mut state.opens;
+        if passes {
+            opens.passthrough += 1;
+            opens.was_passthrough = true;
+            opens.maybe_mapped |= access(flags) == OFlag::O_RDWR;
+        } else {
+            opens.cached += 1;
+            opens.was_passthrough = false;
+        }
+        opens.writers += u32::from(writes(flags));
+        let attributes_move = passes && writes(flags);
+        drop(state);
+        if attributes_move {
+            // From here on the kernel changes size and times without the daemon; what it remembers is not to be trusted.
+            self.copy_up.changed(inode);
+        }
+        let file = OpenFile {
+            inode: inode.clone(),
+            flags,
+            passthrough: AtomicBool::new(passes),
+            fd: RwLock::new((!passes).then(|| (fd.clone(), in_upper))),
+        };
+        let fh = self.handles.add_file(file);
+        let mode = if passes { IoMode::Passthrough(fd) } else { IoMode::Cached(!stale_pages) };
+        Ok(Opened { fh, mode })
+    }
+
+    /// Says that the kernel would not pass the open file through after all: its bytes come through the daemon.
+    pub fn not_passed(&self, fh: Fh, fd: Arc<OwnedFd>) {
+        let Some(file) = self.handles.file(fh) else { return };
+        if !file.passthrough.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut state = file.inode.state.write();
+        state.opens.passthrough -= 1;
+        state.opens.cached += 1;
+        let in_upper = state.upper_ino != 0;
+        drop(state);
+        *file.fd.write() = Some((fd, in_upper));
+    }
+
+    /// Closes an open file. Returns its inode if that was the last one passed through.
+    pub fn release(&self, fh: Fh) -> Option<Ino> {
+        let file = self.handles.remove_file(fh)?;
+        let mut state = file.inode.state.write();
+        let opens = &mut state.opens;
+        opens.writers -= u32::from(writes(file.flags));
+        if !file.passthrough.load(Ordering::Relaxed) {
+            opens.cached -= 1;
+            return None;
+        }
+        opens.passthrough -= 1;
+        (opens.passthrough == 0).then_some(file.inode.ino)
+    }
+
+    /// Whether the inode is open passed through.
+    pub fn is_passed(&self, ino: Ino) -> bool {
+        self.store.get(ino).is_some_and(|inode| inode.state.read().opens.passthrough > 0)
+    }
+
+    pub(super) fn file(&self, fh: Fh) -> Result<Arc<OpenFile>> {
+        self.handles.file(fh).ok_or(Error::Sys { call: "read", errno: nix::errno::Errno::EBADF })
+    }
+
+    /// The daemon's own descriptor of an open file, on the upper object if there is one now.
+    pub(super) fn descriptor(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
+        let in_upper = {
+            let state = file.inode.state.read();
+            state.upper_ino != 0 && state.data.is_none()
+        };
+        if let Some((fd, on_upper)) = &*file.fd.read() {
+            if *on_upper || !in_upper {
+                return Ok(fd.clone());
+            }
+        }
+        let flags = access(file.flags) | (file.flags & (OFlag::O_SYNC | OFlag::O_DSYNC));
+        let (fd, on_upper) = file
+            .inode
+            .with_data(|at, on_upper| Ok((Arc::new(open::file(at, flags).call("openat2")?), on_upper)))?;
+        *file.fd.write() = Some((fd.clone(), on_upper));
+        Ok(fd)
+    }
+
+    /// Writes what was written to the open file to the disk.
+    pub fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
+        let file = self.file(fh)?;
+        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile || !file.inode.has_upper() {
+            return Ok(());
+        }
+        copy::sync(self.descriptor(&file)?.as_fd(), data_only).call("fsync")
+    }
+}

@@ -1,0 +1,110 @@
+//! Hard links.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::fcntl::RenameFlags;
+
+use super::Overlay;
+use super::lookup::Entry;
+use super::remove::count_names;
+use crate::copy_up::Need;
+use crate::error::{Context, Error, Result};
+use crate::inode::node::State;
+use crate::inode::{Ino, Inode};
+use crate::layer::Upper;
+use crate::layer::real_dir::Fact;
+use crate::merge::mark::{Mark, NlinkBase};
+use crate::merge::redirect::{MAX_LEN, Redirect};
+use crate::sys::{At, name};
+
+impl Overlay {
+    /// Gives `ino` the further name `name` in `parent`. Errors: `Exists`, `ReadOnly`, and what the upper layer answers.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry<'_>> {
+        let parent = self.dir(parent)?;
+        let inode = self.inode(ino)?;
+        self.check_new_name(&parent, name)?;
+        if inode.is_dir() {
+            return Err(Error::NotPermitted("a directory has one name"));
+        }
+        self.copy_up.ensure(&inode, Need::Metadata)?;
+        let _names = parent.names.write();
+        self.copy_up.ensure(&parent, Need::Metadata)?;
+        let _gate = inode.gate.lock();
+        self.link_locked(&inode, &parent, name)?;
+        self.sync_names(&parent)?;
+        let inode = self.store.refer(ino).ok_or(Error::Stale)?;
+        self.list_name(&parent, name, &inode);
+        let attr = self.attr_of(&inode)?;
+        Ok(Entry { inode, attr })
+    }
+
+    fn link_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
+        let upper = parent.stack.writable()?;
+        let under = self.under_locked(parent, name)?;
+        let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let fd = dir.fd().call("openat2")?;
+        let to = At::new(fd.as_fd(), name);
+        let mut state = inode.state.write();
+        self.mark_moving(upper, inode, &state, parent)?;
+        count_names(upper, inode, &state, NlinkBase::Upper, 0)?;
+        let from = inode.locate_locked(&state)?;
+        if under.whiteout {
+            let temp = upper.temp();
+            name::link(from.at(), temp.at()).call("linkat")?;
+            name::rename(temp.at(), to, RenameFlags::empty()).call("renameat2")?;
+            temp.placed();
+        } else {
+            name::link(from.at(), to).call("linkat")?;
+        }
+        if under.whiteout_file {
+            upper.remove_whiteout_file(fd.as_fd(), name)?;
+        }
+        if let Some(nlink) = &mut state.nlink {
+            *nlink += 1;
+        }
+        self.add_name(inode, &mut state, parent, name, true);
+        Ok(())
+    }
+
+    /// What an upper file needs before it gets a name in `parent`: the directory says that its children may show an
+    /// origin's number, and a file whose data is below says where.
+    pub(super) fn mark_moving(
+        &self,
+        upper: &Upper,
+        inode: &Inode,
+        state: &State,
+        parent: &Inode,
+    ) -> Result<()> {
+        let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let own = inode.stack.pack_ino(inode.stack.device(crate::merge::LayerId::UPPER), state.upper_ino);
+        if own != Some(inode.st_ino) && !dir.is(Fact::Impure) {
+            upper.set_impure(At::fd(dir.fd().call("openat2")?.as_fd()))?;
+            dir.note(Fact::Impure, true);
+        }
+        let Some(data) = &state.data else { return Ok(()) };
+        let located = inode.locate_locked(state)?;
+        if upper.mark(located.at(), Mark::Redirect)?.is_some_and(|value| value.starts_with(b"/")) {
+            return Ok(());
+        }
+        let path = data.dir.path().join(&*data.name).into_os_string();
+        upper.set_redirect(located.at(), &from_root(path)?)
+    }
+}
+
+/// A redirect to `path`. Errors: `CrossDevice` if it is longer than a redirect may be.
+pub(super) fn from_root(path: std::ffi::OsString) -> Result<Redirect> {
+    let redirect = Redirect::FromRoot(path);
+    if redirect.format().len() > MAX_LEN {
+        return Err(Error::CrossDevice("the lower path is longer than a redirect may be"));
+    }
+    Ok(redirect)
+}
+
+impl Overlay {
+    /// Where a symlink leads.
+    pub fn readlink(&self, ino: Ino) -> Result<std::ffi::OsString> {
+        self.inode(ino)?.with(|at| name::readlink(at).call("readlinkat"))
+    }
+}

@@ -1,0 +1,78 @@
+//! The names by which inodes are known; every change of them goes through here.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use super::Overlay;
+use crate::inode::listing::Entry as Listed;
+use crate::inode::node::State;
+use crate::inode::{Ino, Inode, InodeRef, Name};
+use crate::merge::ino::FIRST_COUNTED;
+
+impl Overlay {
+    /// Notes that `inode` is known as `name` in `parent`.
+    pub(super) fn add_name(
+        &self,
+        inode: &Inode,
+        state: &mut State,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        in_upper: bool,
+    ) {
+        match state.position(parent, name) {
+            Some(at) => state.names[at].in_upper |= in_upper,
+            None => state.names.push(Name { parent: parent.clone(), name: name.into(), in_upper }),
+        }
+        if inode.ino.0 >= FIRST_COUNTED {
+            self.counted.lock().insert((parent.ino, name.into()), inode.ino);
+        }
+    }
+
+    /// Notes that `inode` is not known as `name` in `parent` any more.
+    pub(super) fn remove_name(&self, inode: &Inode, state: &mut State, parent: &Inode, name: &OsStr) {
+        if let Some(at) = state.position(parent, name) {
+            state.names.swap_remove(at);
+        }
+        if inode.ino.0 >= FIRST_COUNTED {
+            self.counted.lock().remove(&(parent.ino, Box::from(name)));
+        }
+    }
+
+    /// A lookup of the inode with a counted number that is known by this name.
+    pub(super) fn refer_counted(&self, parent: Ino, name: &OsStr) -> Option<InodeRef<'_>> {
+        let ino = {
+            let counted = self.counted.lock();
+            if counted.is_empty() {
+                return None;
+            }
+            *counted.get(&(parent, Box::from(name)))?
+        };
+        self.store.refer(ino)
+    }
+
+    /// Forgets the names of an inode that the kernel has forgotten.
+    pub(super) fn forget_names(&self, inode: &Inode) {
+        let keys: Vec<_> = inode.state.read().names.iter().map(|n| (n.parent.ino, n.name.clone())).collect();
+        let mut counted = self.counted.lock();
+        for key in keys {
+            // The name may be another inode's by now.
+            if counted.get(&key) == Some(&inode.ino) {
+                counted.remove(&key);
+            }
+        }
+    }
+
+    /// Keeps the directory's listing true after a name was made.
+    pub(super) fn list_name(&self, parent: &Inode, name: &OsStr, inode: &Inode) {
+        if let Some(listing) = &mut parent.state.write().listing {
+            listing.insert(Listed { name: name.into(), st_ino: inode.st_ino, kind: inode.kind });
+        }
+    }
+
+    /// Keeps the directory's listing true after a name was removed.
+    pub(super) fn unlist_name(&self, parent: &Inode, name: &OsStr) {
+        if let Some(listing) = &mut parent.state.write().listing {
+            listing.remove(name);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Listing directories. The layers' listings are merged once and kept, with an offset for each name, as long as the
+//! directory is open.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::lookup::Entry;
+use super::{Attr, Overlay};
+use crate::error::{Context, Error, Result};
+use crate::inode::listing::{Entry as Listed, Listing};
+use crate::inode::{Fh, Ino, Inode, OpenDir};
+use crate::layer::probe;
+use crate::layer::real_dir::{Fact, RealDir};
+use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
+use crate::merge::resolve::Outcome;
+use crate::sys::stat::stat;
+use crate::sys::{At, dir, name};
+
+/// A name in a listing.
+#[derive(Debug)]
+pub struct DirEntry<'a> {
+    /// The name.
+    pub name: &'a OsStr,
+    /// What `stat` shows as its number.
+    pub st_ino: u64,
+    /// Its type.
+    pub kind: FileKind,
+    /// Where to go on after it.
+    pub next: u64,
+}
+
+/// A name in a listing, with its inode if it is not a dot name.
+#[derive(Debug)]
+pub struct DirEntryPlus<'a> {
+    /// The name.
+    pub entry: DirEntry<'a>,
+    /// What `stat` shows.
+    pub attr: Option<Attr>,
+}
+
+/// The two dot names come before the others.
+const DOTS: u64 = 2;
+/// How many names are looked at between two looks at the listing.
+const BATCH: usize = 128;
+
+impl Overlay {
+    /// Opens the directory `ino`.
+    pub fn opendir(&self, ino: Ino) -> Result<Fh> {
+        let inode = self.dir(ino)?;
+        inode.state.write().open_dirs += 1;
+        Ok(self.handles.add_dir(OpenDir { inode }))
+    }
+
+    /// Closes an open directory.
+    pub fn releasedir(&self, fh: Fh) {
+        let Some(dir) = self.handles.remove_dir(fh) else { return };
+        let listing = {
+            let mut state = dir.inode.state.write();
+            state.open_dirs -= 1;
+            if state.open_dirs == 0 { state.listing.take() } else { None }
+        };
+        drop(listing);
+    }
+
+    /// Writes a directory's names to the disk.
+    pub fn fsyncdir(&self, fh: Fh) -> Result<()> {
+        let inode = self.opened_dir(fh)?;
+        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile {
+            return Ok(());
+        }
+        match inode.upper_dir() {
+            Some(upper) => name::sync_dir(upper.fd().call("openat2")?.as_fd()).call("fsync"),
+            None => Ok(()),
+        }
+    }
+
+    fn opened_dir(&self, fh: Fh) -> Result<Arc<Inode>> {
+        let dir =
+            self.handles.dir(fh).ok_or(Error::Sys { call: "readdir", errno: nix::errno::Errno::EBADF })?;
+        Ok(dir.inode.clone())
+    }
+
+    /// Gives names from `offset` on to `each` until it says that it is full.
+    pub fn readdir(&self, fh: Fh, offset: u64, mut each: impl FnMut(DirEntry<'_>) -> bool) -> Result<()> {
+        let inode = self.opened_dir(fh)?;
+        self.list(&inode, offset, &mut |entry| Ok(each(entry)))
+    }
+
+    /// As `readdir`, with a lookup of each name. `each` says whether it took the name; the lookup of one it did not
+    /// take is given back.
+    pub fn readdirplus(
+        &self,
+        fh: Fh,
+        offset: u64,
+        mut each: impl FnMut(DirEntryPlus<'_>) -> bool,
+    ) -> Result<()> {
+        let inode = self.opened_dir(fh)?;
+        self.list(&inode, offset, &mut |entry| {
+            if entry.name == "." || entry.name == ".." {
+                return Ok(each(DirEntryPlus { entry, attr: None }));
+            }
+            match self.lookup(inode.ino, entry.name) {
+                Ok(Some(Entry { inode, attr })) => {
+                    let full = each(DirEntryPlus { entry, attr: Some(attr) });
+                    if !full {
+                        drop(inode.leak());
+                    }
+                    Ok(full)
+                }
+                // Removed since the listing was made, or broken: the name is listed, and its lookup will say why.
+                Ok(None) => Ok(false),
+                Err(_) => Ok(each(DirEntryPlus { entry, attr: None })),
+            }
+        })
+    }
+
+    fn list(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+        each: &mut dyn FnMut(DirEntry<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        for (at, dot) in [".", ".."].iter().enumerate().skip(offset.min(DOTS) as usize) {
+            let st_ino = if at == 0 { inode.st_ino } else { parent_number(inode) };
+            let entry = DirEntry { name: OsStr::new(dot), st_ino, kind: FileKind::Dir, next: at as u64 + 1 };
+            if each(entry)? {
+                return Ok(());
+            }
+        }
+        let mut at = offset.saturating_sub(DOTS);
+        loop {
+            // Copied in small parts: a lookup of a name must not wait for the state of its directory.
+            let batch = self.listed(inode, at)?;
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            at = *last;
+            for (next, listed) in &batch {
+                let entry = DirEntry {
+                    name: &listed.name,
+                    st_ino: listed.st_ino,
+                    kind: listed.kind,
+                    next: next + DOTS,
+                };
+                if each(entry)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn listed(&self, inode: &Arc<Inode>, at: u64) -> Result<Vec<(u64, Listed)>> {
+        {
+            let state = inode.state.read();
+            if state.gone {
+                return Ok(Vec::new());
+            }
+            if let Some(listing) = &state.listing {
+                return Ok(listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect());
+            }
+        }
+        let listing = {
+            let _names = inode.names.read();
+            let listing = Listing::new(self.merged_names(inode)?);
+            let mut state = inode.state.write();
+            // Without an open directory nobody would take it back.
+            if state.open_dirs > 0 && state.listing.is_none() {
+                state.listing = Some(Box::new(listing));
+                None
+            } else {
+                Some(listing)
+            }
+        };
+        match listing {
+            Some(listing) => {
+                Ok(listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect())
+            }
+            None => self.listed(inode, at),
+        }
+    }
+
+    /// All names that the directory shows, with their numbers. Locks: the directory's names, for reading at least.
+    pub(super) fn merged_names(&self, inode: &Arc<Inode>) -> Result<Vec<Listed>> {
+        let shown = self.shown_names(inode)?;
+        let mut listed = Vec::with_capacity(shown.len());
+        for name in shown {
+            let st_ino = self.number_of(inode, &name)?;
+            listed.push(Listed { name: name.name, st_ino, kind: name.kind });
+        }
+        Ok(listed)
+    }
+
+    fn shown_names(&self, inode: &Arc<Inode>) -> Result<Vec<Shown>> {
+        let dirs = inode.real_dirs();
+        let mut merger = Merger::default();
+        for (i, real) in dirs.iter().enumerate() {
+            let raws = self.raw_names(inode, real)?;
+            let last = i + 1 == dirs.len();
+            let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
+            let whiteout_files = merger.feed(real.layer(), last, entries);
+            real.note(Fact::NoWhiteoutFiles, !whiteout_files);
+        }
+        Ok(merger.finish())
+    }
+
+    fn raw_names(&self, inode: &Inode, real: &Arc<RealDir>) -> Result<Vec<(Box<OsStr>, u64, RawKind)>> {
+        let fd = real.fd().call("openat2")?;
+        let mut raws = Vec::new();
+        let read = dir::read(fd.as_fd(), |entry| {
+            let at = At::new(fd.as_fd(), entry.name);
+            let kind = match entry.kind {
+                None | Some(FileKind::Char) => {
+                    let found = stat(at)?;
+                    if found.is_whiteout_device() { RawKind::Whiteout } else { RawKind::Object(found.kind) }
+                }
+                Some(FileKind::Regular)
+                    if real.is(Fact::XattrWhiteouts)
+                        && stat(at)?.size == 0
+                        && probe::is_xattr_whiteout(inode.stack.namespace, at)? =>
+                {
+                    RawKind::Whiteout
+                }
+                Some(kind) => RawKind::Object(kind),
+            };
+            raws.push((entry.name.into(), entry.ino, kind));
+            Ok(())
+        });
+        read.call("getdents64")?;
+        Ok(raws)
+    }
+
+    /// What `stat` will show as the number of a listed name. Upper objects may show the number of their origin; where
+    /// that is possible they are looked up.
+    fn number_of(&self, parent: &Arc<Inode>, shown: &Shown) -> Result<u64> {
+        let stack = &parent.stack;
+        let own = stack.pack_ino(stack.device(shown.layer), shown.ino).unwrap_or(shown.ino);
+        if !shown.layer.is_upper() {
+            return Ok(own);
+        }
+        let impure = parent.upper_dir().is_some_and(|upper| upper.is(Fact::Impure));
+        let merged = shown.kind == FileKind::Dir && !parent.lower_dirs().is_empty();
+        if !impure && !merged {
+            return Ok(own);
+        }
+        let found = match stack.resolve(&parent.real_dirs(), &shown.name) {
+            Ok(found) => found,
+            // Broken objects are listed by the number they have.
+            Err(_) => return Ok(own),
+        };
+        match found {
+            Outcome::Absent | Outcome::Broken(..) => Ok(own),
+            found => Ok(self
+                .object(stack, &shown.name, found)?
+                .map_or(own, |object| object.number().unwrap_or(own))),
+        }
+    }
+
+    /// Whether the directory shows no name. Locks: its names, for reading at least.
+    pub(super) fn is_empty_locked(&self, inode: &Arc<Inode>) -> Result<bool> {
+        Ok(self.shown_names(inode)?.is_empty())
+    }
+}
+
+fn parent_number(inode: &Inode) -> u64 {
+    inode.dir_name().map_or(inode.st_ino, |name| name.parent.st_ino)
+}

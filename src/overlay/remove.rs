@@ -1,0 +1,200 @@
+//! Removing names: what `merge::remove` plans, in one visible step.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::Overlay;
+use crate::copy_up::Need;
+use crate::error::{Context, Error, Result};
+use crate::inode::node::State;
+use crate::inode::{Ino, Inode};
+use crate::layer::Upper;
+use crate::merge::mark::{self, Mark, NlinkBase};
+use crate::merge::remove::{Facts, Plan, UpperObject, plan};
+use crate::sys::stat::stat;
+use crate::sys::{At, name, open};
+
+impl Overlay {
+    /// Removes the name of a non-directory. Errors: `NotFound`, `IsDir`, `ReadOnly`, and what the upper layer answers.
+    pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let parent = self.dir(parent)?;
+        parent.stack.writable()?;
+        let inode = {
+            let _names = parent.names.read();
+            self.existing_locked(&parent, name)?
+        };
+        if inode.is_dir() {
+            return Err(Error::IsDir);
+        }
+        self.prepare_unlink(&inode)?;
+        let _names = parent.names.write();
+        // It may have been renamed while nobody held the names.
+        if !inode.state.read().has_name(&parent, name) {
+            return Err(Error::NotFound);
+        }
+        self.copy_up.ensure(&parent, Need::Metadata)?;
+        let _gate = inode.gate.lock();
+        self.unlink_locked(&parent, name, &inode)?;
+        self.unlist_name(&parent, name);
+        Ok(())
+    }
+
+    /// A hard link of a lower file must have an index entry before one of its names goes, because that is where the
+    /// number of names that are left is kept. Source: kernel `ovl_nlink_start`.
+    pub(super) fn prepare_unlink(&self, inode: &Arc<Inode>) -> Result<()> {
+        let counts = {
+            let state = inode.state.read();
+            state.upper_ino == 0 && state.lower.as_ref().is_some_and(|lower| lower.nlink > 1)
+        };
+        if counts && inode.stack.index { self.copy_up.ensure(inode, Need::Metadata) } else { Ok(()) }
+    }
+
+    /// Locks: the parent's names, the inode's gate; the parent has an upper part.
+    fn unlink_locked(&self, parent: &Arc<Inode>, name: &OsStr, inode: &Arc<Inode>) -> Result<()> {
+        let upper = parent.stack.writable()?;
+        let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let fd = dir.fd().call("openat2")?;
+        let lower_shows = self.lower_shows(parent, name)?;
+        let mut state = inode.state.write();
+        let at = state.position(parent, name).ok_or(Error::NotFound)?;
+        let in_upper = state.names[at].in_upper;
+        keep_reachable(inode, &mut state, in_upper)?;
+        if in_upper {
+            count_names(upper, inode, &state, NlinkBase::Upper, 0)?;
+        } else {
+            count_names(upper, inode, &state, NlinkBase::Upper, -1)?;
+        }
+        let upper_object = in_upper.then_some(UpperObject::NonDir);
+        carry_out(upper, fd.as_fd(), name, plan(Facts { upper: upper_object, lower_shows }))?;
+        self.remove_name(inode, &mut state, parent, name);
+        self.one_name_less(upper, inode, &mut state)?;
+        drop(state);
+        self.sync_names(parent)
+    }
+
+    /// Notes that a name of the inode is gone; an index entry goes with the last one.
+    pub(super) fn one_name_less(&self, upper: &Upper, inode: &Inode, state: &mut State) -> Result<()> {
+        if let Some(nlink) = &mut state.nlink {
+            *nlink = nlink.saturating_sub(1);
+        } else if state.upper_ino == 0 && state.names.is_empty() {
+            state.nlink = Some(0);
+        }
+        if state.nlink == Some(0) {
+            if let (Some(index), Some(dir)) = (state.index.take(), upper.workdir.index()) {
+                let entry = At::new(dir.as_fd(), &index);
+                if state.orphan.is_none() {
+                    state.orphan = Some(Arc::new(open::path(entry).call("openat2")?));
+                }
+                name::unlink(entry).call("unlinkat")?;
+            }
+        }
+        self.copy_up.changed(inode);
+        Ok(())
+    }
+
+    /// Removes an empty directory. Errors: `NotFound`, `NotDir`, `NotEmpty`, `ReadOnly`.
+    pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        let parent = self.dir(parent)?;
+        parent.stack.writable()?;
+        // Two directories' names are locked: who does that holds the gate, so that there is one order.
+        let _gate = self.rename_gate.read();
+        let _names = parent.names.write();
+        let inode = self.existing_locked(&parent, name)?;
+        if !inode.is_dir() {
+            return Err(Error::NotDir);
+        }
+        let _inner = inode.names.write_second();
+        if !self.is_empty_locked(&inode)? {
+            return Err(Error::NotEmpty);
+        }
+        self.copy_up.ensure(&parent, Need::Metadata)?;
+        self.rmdir_locked(&parent, name, &inode)?;
+        self.unlist_name(&parent, name);
+        Ok(())
+    }
+
+    /// Locks: the names of both; the parent has an upper part, the directory shows no name.
+    fn rmdir_locked(&self, parent: &Arc<Inode>, name: &OsStr, inode: &Arc<Inode>) -> Result<()> {
+        let upper = parent.stack.writable()?;
+        let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let fd = dir.fd().call("openat2")?;
+        let lower_shows = self.lower_shows(parent, name)?;
+        let upper_object = match inode.upper_dir() {
+            None => None,
+            Some(real) => {
+                // Whoever stands in it keeps standing on it.
+                real.pin().call("openat2")?;
+                let marks = upper.holds_marks(real.fd().call("openat2")?.as_fd())?;
+                Some(if marks { UpperObject::DirWithMarks } else { UpperObject::EmptyDir })
+            }
+        };
+        let removed = match plan(Facts { upper: upper_object, lower_shows }) {
+            Plan::Remove => name::rmdir(At::new(fd.as_fd(), name)).call("unlinkat"),
+            plan => carry_out(upper, fd.as_fd(), name, plan),
+        };
+        if let (Err(_), Some(real)) = (&removed, inode.upper_dir()) {
+            real.unpin();
+        }
+        removed?;
+        let mut state = inode.state.write();
+        self.dir_gone(inode, &mut state, parent, name);
+        drop(state);
+        self.sync_names(parent)
+    }
+
+    /// Notes that the directory has no name any more.
+    pub(super) fn dir_gone(&self, inode: &Inode, state: &mut State, parent: &Inode, name: &OsStr) {
+        self.remove_name(inode, state, parent, name);
+        state.gone = true;
+        state.nlink = Some(0);
+    }
+
+    /// With `fsync=strict` a change of names is on disk before it is acknowledged.
+    pub(super) fn sync_names(&self, parent: &Inode) -> Result<()> {
+        match parent.upper_dir() {
+            Some(dir) if self.copy_up.fsync() == crate::config::FsyncMode::Strict => {
+                name::sync_dir(dir.fd().call("openat2")?.as_fd()).call("fsync")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Carries a plan out; `Remove` is for non-directories here.
+fn carry_out(upper: &Upper, dir: std::os::fd::BorrowedFd<'_>, name: &OsStr, plan: Plan) -> Result<()> {
+    match plan {
+        Plan::Remove => name::unlink(At::new(dir, name)).call("unlinkat"),
+        Plan::TakeOut => upper.take_out(dir, name),
+        Plan::AddWhiteout => upper.add_whiteout(dir, name),
+        Plan::ReplaceByWhiteout => upper.replace_by_whiteout(dir, name),
+        Plan::ExchangeWithWhiteout => upper.exchange_with_whiteout(dir, name),
+    }
+}
+
+/// Before the last name of an upper object goes, a descriptor is taken: open files stay usable, and the filesystem does
+/// not give the number to another while the kernel knows this one.
+pub(super) fn keep_reachable(inode: &Inode, state: &mut State, in_upper: bool) -> Result<()> {
+    let others = state.names.iter().filter(|name| name.in_upper).count() > usize::from(in_upper);
+    if in_upper && !others && state.index.is_none() && state.orphan.is_none() {
+        let located = inode.locate_locked(state)?;
+        state.orphan = Some(Arc::new(open::path(located.at()).call("openat2")?));
+    }
+    Ok(())
+}
+
+/// Writes down how many names an indexed inode has, before they change: `shown_change` is how the overlay's count will
+/// change while the real one does not.
+pub(super) fn count_names(
+    upper: &Upper,
+    inode: &Inode,
+    state: &State,
+    base: NlinkBase,
+    shown_change: i64,
+) -> Result<()> {
+    let (Some(nlink), Some(_)) = (state.nlink, &state.index) else { return Ok(()) };
+    let located = inode.locate_locked(state)?;
+    let real = i64::from(stat(located.at()).call("statx")?.nlink);
+    let difference = i64::from(nlink) + shown_change - real;
+    upper.set_mark(located.at(), Mark::Nlink, &mark::format_nlink(base, difference))
+}

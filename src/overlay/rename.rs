@@ -1,0 +1,376 @@
+//! Renaming: what `merge::rename` plans, marks first, then one call that moves.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::RenameFlags;
+
+use super::Overlay;
+use super::create::Under;
+use super::link::from_root;
+use super::remove::{count_names, keep_reachable};
+use crate::copy_up::Need;
+use crate::error::{Context, Error, Result};
+use crate::inode::{Ino, Inode, InodeRef};
+use crate::layer::Upper;
+use crate::layer::real_dir::Fact;
+use crate::merge::listing::FileKind;
+use crate::merge::mark::{Mark, NlinkBase};
+use crate::merge::redirect::Redirect;
+use crate::merge::rename::{DirMark, Mode, Move, Plan, Refusal, Shows, Side, plan};
+use crate::sys::stat::stat;
+use crate::sys::{At, name};
+
+/// What the caller asked for. Source: rename(2).
+pub type RenameMode = Mode;
+
+/// One side of a rename.
+struct Place<'a> {
+    parent: &'a Arc<Inode>,
+    name: &'a OsStr,
+    inode: Option<InodeRef<'a>>,
+}
+
+impl Overlay {
+    /// Moves `name` in `parent` to `new_name` in `new_parent`.
+    /// Errors: `NotFound`, `Exists`, `NotEmpty`, `IsDir`, `NotDir`, `CrossDevice` where a redirect would be needed and is
+    /// not allowed, `ReadOnly`, and what the upper layer answers. Then nothing has moved.
+    pub fn rename(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: Mode,
+    ) -> Result<()> {
+        let parent = self.dir(parent)?;
+        let new_parent = self.dir(new_parent)?;
+        self.check_new_name(&new_parent, new_name)?;
+        if !Arc::ptr_eq(&parent.stack, &new_parent.stack) {
+            return Err(Error::CrossDevice("the two directories are different trees"));
+        }
+        self.bring_up(&parent, name, &new_parent, new_name, mode)?;
+        // Two directories, or the shape of the tree: one at a time.
+        let _gate = self.rename_gate.write();
+        let _names = parent.names.write();
+        let _new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names.write_second());
+        let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
+        let new_entry = self.lookup_locked(&new_parent, new_name)?;
+        let new = Place { parent: &new_parent, name: new_name, inode: new_entry.map(|entry| entry.inode) };
+        self.rename_locked(&old, &new, mode)
+    }
+
+    /// Copies up what will move, before any names are locked: it may take long.
+    fn bring_up(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        new_parent: &Arc<Inode>,
+        new_name: &OsStr,
+        mode: Mode,
+    ) -> Result<()> {
+        let find = |dir: &Arc<Inode>, name: &OsStr| {
+            let _names = dir.names.read();
+            self.lookup_locked(dir, name)
+        };
+        let old = find(parent, name)?.ok_or(Error::NotFound)?.inode;
+        let new = find(new_parent, new_name)?;
+        match (mode, &new) {
+            (Mode::NoReplace, Some(_)) => return Err(Error::Exists),
+            (Mode::Exchange, None) => return Err(Error::NotFound),
+            _ => {}
+        }
+        if old.is_dir() && !old.lower_dirs().is_empty() && !self.settings.redirects {
+            return Err(Error::CrossDevice("the directory has lower parts, and redirect_dir is not on"));
+        }
+        self.copy_up.ensure(&old, Need::Metadata)?;
+        self.copy_up.ensure(parent, Need::Metadata)?;
+        self.copy_up.ensure(new_parent, Need::Metadata)?;
+        match (mode, new) {
+            (Mode::Exchange, Some(new)) => self.copy_up.ensure(&new.inode, Need::Metadata),
+            (_, Some(new)) if !new.inode.is_dir() => self.prepare_unlink(&new.inode),
+            _ => Ok(()),
+        }
+    }
+
+    /// Locks: the rename gate for writing, both parents' names; both parents have an upper part.
+    fn rename_locked(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+        let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
+        let upper = moving.stack.writable()?;
+        self.check_target(moving, new, mode)?;
+        if new.inode.as_ref().is_some_and(|target| Arc::ptr_eq(target, moving)) {
+            // Two names of one file: rename(2) does nothing and says that all is well.
+            return Ok(());
+        }
+        // The inode with the lower number first: two renames never wait for each other.
+        let mut gated: Vec<&Arc<Inode>> =
+            [Some(&**moving), new.inode.as_deref()].into_iter().flatten().collect();
+        gated.sort_by_key(|inode| inode.ino);
+        let _gates: Vec<_> = gated.iter().map(|inode| inode.gate.lock_second()).collect();
+        self.own_upper_name(old)?;
+        if mode == Mode::Exchange {
+            self.own_upper_name(new)?;
+        }
+        let (old_side, _) = self.side(old)?;
+        let (new_side, under) = self.side(new)?;
+        let target_marks = self.target_marks(upper, new, mode)?;
+        let plan = plan(old_side, new_side, mode, self.settings.redirects, target_marks)
+            .map_err(|Refusal::NoRedirect| Error::CrossDevice("a directory with lower parts cannot move"))?;
+        self.carry_out(upper, old, new, plan, new_side, under)?;
+        self.renamed(old, new, mode)
+    }
+
+    fn check_target(&self, moving: &Inode, new: &Place<'_>, mode: Mode) -> Result<()> {
+        let Some(target) = &new.inode else {
+            return if mode == Mode::Exchange { Err(Error::NotFound) } else { Ok(()) };
+        };
+        match mode {
+            Mode::Exchange => Ok(()),
+            Mode::NoReplace => Err(Error::Exists),
+            Mode::Replace if moving.is_dir() && !target.is_dir() => Err(Error::NotDir),
+            Mode::Replace if !moving.is_dir() && target.is_dir() => Err(Error::IsDir),
+            Mode::Replace if target.is_dir() && !self.is_empty_locked(target)? => Err(Error::NotEmpty),
+            Mode::Replace => Ok(()),
+        }
+    }
+
+    /// A name that only a lower layer has of an indexed file gets its upper link.
+    fn own_upper_name(&self, place: &Place<'_>) -> Result<()> {
+        match &place.inode {
+            Some(inode) if !inode.is_dir() => self.copy_up.link_up(inode, place.parent, place.name),
+            _ => Ok(()),
+        }
+    }
+
+    fn side(&self, place: &Place<'_>) -> Result<(Side, Under)> {
+        let mut under = Under { whiteout: false, whiteout_file: false, lower_shows: false };
+        let shows = match &place.inode {
+            None => {
+                under = self.under_locked(place.parent, place.name)?;
+                Shows::Nothing
+            }
+            Some(inode) => {
+                under.lower_shows = self.lower_shows(place.parent, place.name)?;
+                match inode.kind {
+                    FileKind::Dir if !inode.lower_dirs().is_empty() => Shows::MergedDir,
+                    FileKind::Dir => Shows::UpperDir { opaque: inode.state.read().opaque },
+                    _ => Shows::NonDir,
+                }
+            }
+        };
+        Ok((Side { shows, lower_shows: under.lower_shows, upper_whiteout: under.whiteout }, under))
+    }
+
+    /// Whether the directory that goes holds marks in the upper layer, so that it is not empty there.
+    fn target_marks(&self, upper: &Upper, new: &Place<'_>, mode: Mode) -> Result<bool> {
+        match &new.inode {
+            Some(target) if mode == Mode::Replace => match target.upper_dir() {
+                Some(real) => upper.holds_marks(real.fd().call("openat2")?.as_fd()),
+                None => Ok(false),
+            },
+            _ => Ok(false),
+        }
+    }
+
+    fn carry_out(
+        &self,
+        upper: &Upper,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        plan: Plan,
+        new_side: Side,
+        under: Under,
+    ) -> Result<()> {
+        let (old_dir, new_dir) = (upper_fd(old.parent)?, upper_fd(new.parent)?);
+        let same_dir = Arc::ptr_eq(old.parent, new.parent);
+        self.prepare_side(upper, old, new.parent, plan.mark_old, same_dir)?;
+        if plan.step == Move::Exchange && new.inode.is_some() {
+            self.prepare_side(upper, new, old.parent, plan.mark_new, same_dir)?;
+        } else if let Some(target) = &new.inode {
+            self.prepare_target(upper, target, new, new_dir.as_fd(), plan.clear_target)?;
+        }
+        let from = At::new(old_dir.as_fd(), old.name);
+        let to = At::new(new_dir.as_fd(), new.name);
+        let moving_dir = old.inode.as_ref().is_some_and(|inode| inode.is_dir());
+        let call = || match plan.step {
+            // A directory cannot replace a device: they change places, and the whiteout is taken away after.
+            Move::Plain if new_side.upper_whiteout && moving_dir => {
+                name::rename(from, to, RenameFlags::RENAME_EXCHANGE)?;
+                name::unlink(from)
+            }
+            Move::Plain => name::rename(from, to, RenameFlags::empty()),
+            Move::Exchange => name::rename(from, to, RenameFlags::RENAME_EXCHANGE),
+            Move::LeaveWhiteout if upper.abilities.rename_whiteout => {
+                name::rename(from, to, RenameFlags::RENAME_WHITEOUT)
+            }
+            Move::LeaveWhiteout => match upper.add_whiteout_file(old_dir.as_fd(), old.name) {
+                Ok(()) => name::rename(from, to, RenameFlags::empty()),
+                Err(error) => Err(error.errno()),
+            },
+        };
+        self.move_real(old, new, plan.step == Move::Exchange && new.inode.is_some(), call)?;
+        if under.whiteout_file {
+            upper.remove_whiteout_file(new_dir.as_fd(), new.name)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the call that moves while nobody reaches the moving objects by either name.
+    fn move_real(
+        &self,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        exchange: bool,
+        call: impl FnOnce() -> nix::Result<()>,
+    ) -> Result<()> {
+        let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
+        let old_parent = old.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let new_parent = new.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let back = new.inode.as_deref().filter(|_| exchange);
+        let call = || -> Result<()> {
+            match back {
+                Some(inode) if inode.is_dir() => {
+                    let real =
+                        inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
+                    real.move_to(old_parent, old.name, || call().call("renameat2"))
+                }
+                Some(inode) => {
+                    let _state = inode.state.write_second();
+                    call().call("renameat2")
+                }
+                None => call().call("renameat2"),
+            }
+        };
+        if moving.is_dir() {
+            let real = moving.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
+            return real.move_to(new_parent, new.name, call);
+        }
+        let mut state = moving.state.write();
+        call()?;
+        // Under the same lock as the call: whoever comes next finds the file under its new name.
+        self.remove_name(moving, &mut state, old.parent, old.name);
+        self.add_name(moving, &mut state, new.parent, new.name, true);
+        Ok(())
+    }
+
+    /// The marks of an object before it moves into `to`.
+    fn prepare_side(
+        &self,
+        upper: &Upper,
+        place: &Place<'_>,
+        to: &Arc<Inode>,
+        mark: DirMark,
+        same_dir: bool,
+    ) -> Result<()> {
+        let Some(inode) = &place.inode else { return Ok(()) };
+        if !inode.is_dir() {
+            return self.mark_moving(upper, inode, &inode.state.read(), to);
+        }
+        let real = inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
+        let fd = real.fd().call("openat2")?;
+        let at = At::fd(fd.as_fd());
+        if !inode.lower_dirs().is_empty() {
+            let to_dir = to.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+            if !to_dir.is(Fact::Impure) {
+                upper.set_impure(At::fd(to_dir.fd().call("openat2")?.as_fd()))?;
+                to_dir.note(Fact::Impure, true);
+            }
+        }
+        match mark {
+            DirMark::None => Ok(()),
+            DirMark::Opaque => {
+                upper.set_opaque(at)?;
+                inode.state.write().opaque = true;
+                Ok(())
+            }
+            DirMark::Redirect => {
+                let present = upper.mark(at, Mark::Redirect)?;
+                match present.as_deref() {
+                    Some(value) if same_dir || value.starts_with(b"/") => Ok(()),
+                    None if same_dir => upper.set_redirect(at, &Redirect::Sibling(place.name.to_owned())),
+                    _ => {
+                        let lower = inode
+                            .lower_dirs()
+                            .first()
+                            .ok_or(Error::Bug("a merged directory without lowers"))?;
+                        upper.set_redirect(at, &from_root(lower.path().into_os_string())?)
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the object that goes needs first: to stay reachable for those who have it open, and to be really empty.
+    fn prepare_target(
+        &self,
+        upper: &Upper,
+        target: &Arc<Inode>,
+        new: &Place<'_>,
+        new_dir: BorrowedFd<'_>,
+        clear: bool,
+    ) -> Result<()> {
+        if target.is_dir() {
+            if let Some(real) = target.upper_dir() {
+                real.pin().call("openat2")?;
+            }
+            return if clear { clear_dir(upper, target, new, new_dir) } else { Ok(()) };
+        }
+        let mut state = target.state.write();
+        let in_upper = state.position(new.parent, new.name).is_some_and(|at| state.names[at].in_upper);
+        keep_reachable(target, &mut state, in_upper)?;
+        count_names(upper, target, &state, NlinkBase::Upper, if in_upper { 0 } else { -1 })
+    }
+
+    /// Notes who has which name now.
+    fn renamed(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+        let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
+        let upper = moving.stack.writable()?;
+        if let Some(target) = &new.inode {
+            let mut state = target.state.write();
+            if mode == Mode::Exchange {
+                self.remove_name(target, &mut state, new.parent, new.name);
+                self.add_name(target, &mut state, old.parent, old.name, true);
+            } else if target.is_dir() {
+                self.dir_gone(target, &mut state, new.parent, new.name);
+            } else {
+                self.remove_name(target, &mut state, new.parent, new.name);
+                self.one_name_less(upper, target, &mut state)?;
+            }
+        }
+        if moving.is_dir() {
+            let mut state = moving.state.write();
+            self.remove_name(moving, &mut state, old.parent, old.name);
+            self.add_name(moving, &mut state, new.parent, new.name, true);
+        }
+        self.unlist_name(old.parent, old.name);
+        self.list_name(new.parent, new.name, moving);
+        if let (Some(target), Mode::Exchange) = (&new.inode, mode) {
+            self.list_name(old.parent, old.name, target);
+        }
+        self.sync_names(old.parent)?;
+        if Arc::ptr_eq(old.parent, new.parent) { Ok(()) } else { self.sync_names(new.parent) }
+    }
+}
+
+/// Exchanges an upper directory that holds only marks with an empty opaque one, which another can replace.
+/// Source: kernel `ovl_clear_empty`.
+fn clear_dir(upper: &Upper, target: &Inode, new: &Place<'_>, new_dir: BorrowedFd<'_>) -> Result<()> {
+    let real = target.upper_dir().ok_or(Error::Bug("a target with marks and without upper part"))?;
+    let before = stat(At::fd(real.fd().call("openat2")?.as_fd())).call("statx")?;
+    let temp = upper.temp();
+    name::mkdir(temp.at(), before.mode).call("mkdirat")?;
+    crate::sys::attr::chown(temp.at(), Some(before.uid), Some(before.gid)).call("fchownat")?;
+    crate::sys::attr::chmod(temp.at(), before.mode).call("fchmodat2")?;
+    upper.set_opaque(temp.at())?;
+    match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(Errno::EINVAL) => Err(Error::Unsupported),
+        Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
+    }
+}
+
+fn upper_fd(dir: &Inode) -> Result<Arc<std::os::fd::OwnedFd>> {
+    dir.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")
+}

@@ -1,0 +1,101 @@
+//! Owner, mode, times, size and flags of an object.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::{NixPath, Result};
+
+use super::stat::Timestamp;
+use super::{At, fault, open, proc_path};
+
+/// What a time is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    /// It stays.
+    Omit,
+    /// The filesystem's clock says.
+    Now,
+    /// This.
+    To(Timestamp),
+}
+
+/// Sets the permission, set-id and sticky bits. The object must not be a symlink.
+pub fn chmod(at: At<'_>, mode: u32) -> Result<()> {
+    fault::point()?;
+    let flags = if at.is_fd() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
+    let done = at.name.with_nix_path(|name| {
+        // SAFETY: `name` is NUL-terminated and lives through the call.
+        unsafe { libc::syscall(libc::SYS_fchmodat2, at.dir.as_raw_fd(), name.as_ptr(), mode, flags) }
+    })?;
+    match Errno::result(done) {
+        Err(Errno::ENOSYS) => {
+            let object = open::path(at)?;
+            use std::os::fd::AsFd;
+            let path = proc_path(At::fd(object.as_fd()));
+            // SAFETY: the path is NUL-terminated and lives through the call.
+            let done = path.with_nix_path(|path| unsafe { libc::chmod(path.as_ptr(), mode) })?;
+            Errno::result(done).map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
+/// Sets owner and group; nothing leaves one as it is. Clears set-id bits and capabilities of files, as chown(2) does.
+pub fn chown(at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    fault::point()?;
+    const KEEP: u32 = u32::MAX;
+    let done = at.name.with_nix_path(|name| {
+        // SAFETY: `name` is NUL-terminated and lives through the call.
+        unsafe {
+            libc::fchownat(
+                at.dir.as_raw_fd(),
+                name.as_ptr(),
+                uid.unwrap_or(KEEP),
+                gid.unwrap_or(KEEP),
+                libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH,
+            )
+        }
+    })?;
+    Errno::result(done).map(drop)
+}
+
+/// Sets the times of last access and of last write.
+pub fn utimens(at: At<'_>, atime: SetTime, mtime: SetTime) -> Result<()> {
+    fault::point()?;
+    let spec = |time: SetTime| match time {
+        SetTime::Omit => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        SetTime::Now => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
+        SetTime::To(t) => libc::timespec { tv_sec: t.secs, tv_nsec: i64::from(t.nanos) },
+    };
+    let times = [spec(atime), spec(mtime)];
+    let flags = if at.is_fd() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
+    let done = at.name.with_nix_path(|name| {
+        // SAFETY: `name` is NUL-terminated, `times` are two; both live through the call.
+        unsafe { libc::utimensat(at.dir.as_raw_fd(), name.as_ptr(), times.as_ptr(), flags) }
+    })?;
+    Errno::result(done).map(drop)
+}
+
+/// Sets the size of an open file.
+pub fn truncate(file: BorrowedFd<'_>, size: u64) -> Result<()> {
+    fault::point()?;
+    let size = i64::try_from(size).map_err(|_| Errno::EFBIG)?;
+    nix::unistd::ftruncate(file, size)
+}
+
+/// Reads the inode flags (`lsattr`) of an open object.
+pub fn flags(file: BorrowedFd<'_>) -> Result<u32> {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the call writes one int to `flags`, which lives through it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) };
+    Errno::result(done).map(|_| flags as u32)
+}
+
+/// Sets the inode flags (`chattr`) of an open object.
+pub fn set_flags(file: BorrowedFd<'_>, flags: u32) -> Result<()> {
+    fault::point()?;
+    let flags = flags as libc::c_int;
+    // SAFETY: the call reads one int from `flags`, which lives through it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
+    Errno::result(done).map(drop)
+}

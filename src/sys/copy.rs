@@ -1,0 +1,111 @@
+//! Data: reading, writing, cloning, copying, holes, and making it durable.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::Result;
+use nix::errno::Errno;
+
+use super::fault;
+
+/// Reads at `offset`; fewer bytes than asked only at the end of the file.
+pub fn pread(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = to_offset(offset + done as u64)?;
+        match nix::sys::uio::pread(file, &mut buffer[done..], at) {
+            Ok(0) => break,
+            Ok(got) => done += got,
+            Err(Errno::EINTR) => {}
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `data` at `offset`, or as much as there is room for.
+pub fn pwrite(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
+    fault::point()?;
+    let mut done = 0;
+    while done < data.len() {
+        let at = to_offset(offset + done as u64)?;
+        match nix::sys::uio::pwrite(file, &data[done..], at) {
+            Ok(0) => break,
+            Ok(wrote) => done += wrote,
+            Err(Errno::EINTR) => {}
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+fn to_offset(offset: u64) -> Result<i64> {
+    i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// Makes `to` share all of `from`'s blocks. Errors: EOPNOTSUPP, EXDEV, EINVAL where that is not possible.
+pub fn clone_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    const FICLONE: libc::c_ulong = 0x4004_9409;
+    fault::point()?;
+    // SAFETY: the call takes a descriptor by value and touches no memory of ours.
+    let done = unsafe { libc::ioctl(to.as_raw_fd(), FICLONE as _, from.as_raw_fd()) };
+    Errno::result(done).map(drop)
+}
+
+/// Copies up to `len` bytes inside the kernel; how many were copied, none at the end of the file.
+pub fn copy_range(
+    from: BorrowedFd<'_>,
+    from_offset: u64,
+    to: BorrowedFd<'_>,
+    to_offset_: u64,
+    len: usize,
+) -> Result<usize> {
+    fault::point()?;
+    let mut source = to_offset(from_offset)?;
+    let mut target = to_offset(to_offset_)?;
+    loop {
+        match nix::fcntl::copy_file_range(from, Some(&mut source), to, Some(&mut target), len) {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Where to go in a file with holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seek {
+    /// The next byte of data. Errors: ENXIO if there is none.
+    Data,
+    /// The next hole; the end of the file is one.
+    Hole,
+}
+
+/// The offset of the next data or hole at or after `offset`. Moves the descriptor's own offset.
+pub fn seek(file: BorrowedFd<'_>, offset: u64, what: Seek) -> Result<u64> {
+    let whence = match what {
+        Seek::Data => nix::unistd::Whence::SeekData,
+        Seek::Hole => nix::unistd::Whence::SeekHole,
+    };
+    nix::unistd::lseek(file, to_offset(offset)?, whence).map(|at| at as u64)
+}
+
+/// fallocate(2) with the mode as the caller gave it.
+pub fn fallocate(file: BorrowedFd<'_>, mode: i32, offset: u64, len: u64) -> Result<()> {
+    fault::point()?;
+    let (offset, len) = (to_offset(offset)?, to_offset(len)?);
+    loop {
+        // SAFETY: the call touches no memory of ours.
+        let done = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) };
+        match Errno::result(done) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// Writes a file's data to the disk, and its metadata unless `data_only`.
+pub fn sync(file: BorrowedFd<'_>, data_only: bool) -> Result<()> {
+    fault::point()?;
+    if data_only { nix::unistd::fdatasync(file) } else { nix::unistd::fsync(file) }
+}

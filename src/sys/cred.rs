@@ -1,0 +1,171 @@
+//! Acting as the caller: filesystem ids, umask and capabilities are those of one thread for the length of one call, so
+//! that the upper layer's own filesystem applies its rules for owners, set-group-id directories, default ACLs and
+//! set-id bits. Source: setfsuid(2), capabilities(7), umask(2).
+
+use std::cell::Cell;
+
+use nix::Result;
+use nix::errno::Errno;
+
+/// Who asks, in ids as they are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Owner of what is made.
+    pub uid: u32,
+    /// Group of what is made.
+    pub gid: u32,
+    /// Taken off the mode of what is made, unless a default ACL stands in its place.
+    pub umask: u32,
+}
+
+const CAP_FSETID: u32 = 4;
+const CAP_DAC_READ_SEARCH: u32 = 2;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_MKNOD: u32 = 27;
+const CAP_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+thread_local! {
+    /// This thread's umask, once it has one of its own.
+    static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
+    /// This thread's ids and capabilities when it acts for nobody.
+    static OWN: Cell<Option<(u32, u32, [CapData; 2])>> = const { Cell::new(None) };
+}
+
+fn capget() -> Result<[CapData; 2]> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: the header names the version whose data are two structures; both live through the call.
+    let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    Errno::result(done).map(|_| data)
+}
+
+fn capset(data: &[CapData; 2]) -> Result<()> {
+    let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
+    // SAFETY: the header names the version whose data are two structures; both live through the call.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) };
+    Errno::result(done).map(drop)
+}
+
+fn own() -> Result<(u32, u32, [CapData; 2])> {
+    if let Some(own) = OWN.get() {
+        return Ok(own);
+    }
+    // SAFETY: neither call touches memory, and neither can fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let own = (uid, gid, capget()?);
+    OWN.set(Some(own));
+    Ok(own)
+}
+
+/// Whether this process may use a capability; asked once at mount.
+fn capable(capability: u32) -> bool {
+    own().is_ok_and(|(_, _, data)| data[(capability / 32) as usize].effective & (1 << (capability % 32)) != 0)
+}
+
+/// Whether `trusted.*` attributes, private mounts and passthrough are open to this process.
+pub fn may_administer() -> bool {
+    capable(CAP_SYS_ADMIN)
+}
+
+/// Whether file handles may be opened.
+pub fn may_open_handles() -> bool {
+    capable(CAP_DAC_READ_SEARCH)
+}
+
+/// Whether device nodes may be made.
+pub fn may_make_devices() -> bool {
+    capable(CAP_MKNOD)
+}
+
+/// Gives this thread a umask of its own and sets it.
+pub fn set_thread_umask(umask: u32) -> Result<()> {
+    let current = UMASK.get();
+    if current == Some(umask) {
+        return Ok(());
+    }
+    if current.is_none() {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+    }
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(umask));
+    UMASK.set(Some(umask));
+    Ok(())
+}
+
+/// Runs `make` with the caller's ids and umask. Capabilities stay, but for the one that would keep the set-group-id
+/// bit of files in foreign groups. Errors: EPERM if the ids cannot be taken on.
+pub fn as_caller<T>(caller: Caller, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    set_thread_umask(caller.umask)?;
+    let (uid, gid, capabilities) = own()?;
+    if caller.uid == uid && caller.gid == gid {
+        return make();
+    }
+    let restore = Restore { uid, gid, capabilities };
+    // SAFETY: the calls touch no memory. The group first: without uid 0 it could not be changed any more.
+    unsafe {
+        libc::setfsgid(caller.gid);
+        libc::setfsuid(caller.uid);
+        // A second call with an impossible id changes nothing and tells what is in force.
+        if libc::setfsuid(u32::MAX) as u32 != caller.uid || libc::setfsgid(u32::MAX) as u32 != caller.gid {
+            return Err(Errno::EPERM);
+        }
+    }
+    // Leaving uid 0 has dropped the filesystem capabilities. The kernel has checked the caller's right to do this on
+    // the merged tree, so the way through the upper layer is open.
+    let mut kept = capabilities;
+    kept[0].effective &= !(1 << CAP_FSETID);
+    capset(&kept)?;
+    let made = make();
+    drop(restore);
+    made
+}
+
+/// Runs `change` without the power to keep set-id bits, so that the filesystem clears them as it does for an ordinary
+/// writer. Does nothing special where the process has no such power.
+pub fn without_fsetid<T>(change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (uid, gid, capabilities) = own()?;
+    if capabilities[0].effective & (1 << CAP_FSETID) == 0 {
+        return change();
+    }
+    let restore = Restore { uid, gid, capabilities };
+    let mut without = capabilities;
+    without[0].effective &= !(1 << CAP_FSETID);
+    capset(&without)?;
+    let changed = change();
+    drop(restore);
+    changed
+}
+
+struct Restore {
+    uid: u32,
+    gid: u32,
+    capabilities: [CapData; 2],
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        // SAFETY: the calls touch no memory; going back to the process' own ids is always allowed.
+        unsafe {
+            libc::setfsuid(self.uid);
+            libc::setfsgid(self.gid);
+        }
+        if let Err(errno) = capset(&self.capabilities) {
+            // The thread would go on with too little power and refuse what it should do; it never has too much.
+            tracing::error!("a worker could not take back its capabilities: {errno}");
+        }
+    }
+}

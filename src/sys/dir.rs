@@ -1,0 +1,82 @@
+//! Reading a directory's entries.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::Result;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+use super::{At, open};
+use crate::merge::listing::FileKind;
+
+/// One entry of a directory, as the filesystem gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The name.
+    pub name: &'a OsStr,
+    /// The inode number.
+    pub ino: u64,
+    /// The type, where the filesystem tells.
+    pub kind: Option<FileKind>,
+}
+
+const BUFFER_BYTES: usize = 64 * 1024;
+/// `d_ino`, `d_off`, `d_reclen`, `d_type`, in front of the name.
+const HEADER_BYTES: usize = 19;
+
+/// Calls `each` for every entry of the directory `dir` but the two dot names, in the filesystem's order.
+pub fn read(dir: BorrowedFd<'_>, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+    let readable = open::file(At::new(dir, OsStr::new(".")), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let mut buffer = vec![0u8; BUFFER_BYTES];
+    loop {
+        // SAFETY: the buffer is writable for the length given and lives through the call.
+        let got = unsafe {
+            libc::syscall(libc::SYS_getdents64, readable.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        };
+        let got = Errno::result(got)? as usize;
+        if got == 0 {
+            return Ok(());
+        }
+        let mut rest = &buffer[..got.min(BUFFER_BYTES)];
+        while let Some((entry, after)) = parse(rest) {
+            rest = after;
+            if !matches!(entry.name.as_bytes(), b"." | b"..") {
+                each(entry)?;
+            }
+        }
+    }
+}
+
+/// Splits the first record off `bytes`; nothing when they are used up.
+fn parse(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    let ino = u64::from_ne_bytes(header[..8].try_into().ok()?);
+    let len = usize::from(u16::from_ne_bytes(header[16..18].try_into().ok()?));
+    let kind = match header[18] {
+        libc::DT_REG => Some(FileKind::Regular),
+        libc::DT_DIR => Some(FileKind::Dir),
+        libc::DT_LNK => Some(FileKind::Symlink),
+        libc::DT_CHR => Some(FileKind::Char),
+        libc::DT_BLK => Some(FileKind::Block),
+        libc::DT_FIFO => Some(FileKind::Fifo),
+        libc::DT_SOCK => Some(FileKind::Socket),
+        _ => None,
+    };
+    let name = bytes.get(HEADER_BYTES..len)?;
+    let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(name.len())];
+    Some((Entry { name: OsStr::from_bytes(name), ino, kind }, bytes.get(len..)?))
+}
+
+/// Whether the directory has no entry at all.
+pub fn is_empty(dir: BorrowedFd<'_>) -> Result<bool> {
+    let mut empty = true;
+    match read(dir, |_| {
+        empty = false;
+        Err(Errno::ECANCELED)
+    }) {
+        Err(Errno::ECANCELED) => Ok(false),
+        result => result.map(|()| empty),
+    }
+}

@@ -1,0 +1,103 @@
+//! Opening: directories by `O_PATH`, files by flags, never outside the directory they are looked up in.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use nix::{NixPath, Result};
+
+use super::{At, proc_path};
+
+/// Opens the directory at `path`, relative to the process, as the root of a layer.
+pub fn root(path: &Path) -> Result<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// A private, read-only view of the tree at `path`, without the mounts below it: nothing can be written through it,
+/// whatever the daemon does. Errors: EPERM without privilege; ENOSYS on old kernels.
+/// Source: mount_setattr(2), open_tree(2) `OPEN_TREE_CLONE`.
+pub fn read_only_clone(path: &Path) -> Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    const AT_RECURSIVE: libc::c_uint = 0x8000;
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    #[repr(C)]
+    struct MountAttr {
+        attr_set: u64,
+        attr_clr: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let raw = path.with_nix_path(|path| {
+        let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+        // SAFETY: `path` is a NUL-terminated string that lives through the call.
+        unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) }
+    })?;
+    let raw = Errno::result(raw)?;
+    // SAFETY: the call succeeded, so `raw` is a new descriptor that nobody else owns.
+    let tree = unsafe { OwnedFd::from_raw_fd(raw as i32) };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: `attr` lives through the call and its size is given; the empty path means the descriptor itself.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH as libc::c_uint & !AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(done)?;
+    Ok(tree)
+}
+
+fn beneath(dir: BorrowedFd<'_>, path: &OsStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
+    loop {
+        match openat2(dir, path, how) {
+            // EAGAIN: a rename elsewhere made the walk uncertain; the kernel asks to try again.
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            result => return result,
+        }
+    }
+}
+
+/// Opens the directory `path` below `dir` for use as a place; several components are allowed, symlinks are not.
+pub fn dir(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
+    beneath(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// Opens whatever is at `at` for use as a place, not for reading.
+pub fn path(at: At<'_>) -> Result<OwnedFd> {
+    if at.is_fd() {
+        return at
+            .dir
+            .try_clone_to_owned()
+            .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)));
+    }
+    beneath(at.dir, at.name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// Opens the file at `at`. `flags` are the access mode and what the caller's descriptor has; creation is `create`.
+/// Interrupted waits (leases) are tried again. Only regular files and directories may be opened so: a fifo or a
+/// device would act on being opened.
+pub fn file(at: At<'_>, flags: OFlag) -> Result<OwnedFd> {
+    if flags.contains(OFlag::O_TRUNC) {
+        super::fault::point()?;
+    }
+    if at.is_fd() {
+        return open(&proc_path(at), flags | OFlag::O_CLOEXEC, Mode::empty());
+    }
+    beneath(at.dir, at.name, flags | OFlag::O_NOFOLLOW, Mode::empty())
+}
+
+/// Makes and opens a file that must not exist yet.
+pub fn create(at: At<'_>, flags: OFlag, mode: u32) -> Result<OwnedFd> {
+    super::fault::point()?;
+    beneath(at.dir, at.name, flags | OFlag::O_CREAT | OFlag::O_EXCL, Mode::from_bits_truncate(mode))
+}
