@@ -25,6 +25,7 @@ fusermount)
     mknod -m 666 "$dir/fuse" c 10 229
     export STRATAFS_BIN="$dir/stratafs"
     unshare -m sh -ec 'dir=$1 uid=$2; shift 2
+        awk "\$3 ~ /^fuse[.]/ { print \$2 }" /proc/mounts | xargs -r umount -l
         mount --bind "$dir/fuse" /dev/fuse
         setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"' sh "$dir" "$uid" "$@"
     ;;

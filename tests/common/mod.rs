@@ -81,6 +81,30 @@ pub fn fuse() -> bool {
     there
 }
 
+/// Gives this thread, and all it starts, a mount namespace of its own, once.
+///
+/// Somebody else's `unshare -m` on the machine copies every mount there is, and such a copy keeps a daemon alive or an
+/// upper busy long after it was unmounted here. For the same reason, our copies of foreign FUSE mounts go at once.
+/// Where it is not allowed, the tests run without.
+fn private_mounts() {
+    thread_local! { static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) } }
+    if DONE.replace(true) || unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return;
+    }
+    let (root, none) = (sys::c("/"), std::ptr::null());
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    assert_eq!(unsafe { libc::mount(none, root.as_ptr(), none, private, none.cast()) }, 0);
+    let table = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+    let needed = [std::env::temp_dir(), std::env::current_dir().unwrap(), program()];
+    for line in table.lines() {
+        let mut words = line.split(' ').skip(1);
+        let (Some(at), Some(kind)) = (words.next(), words.next()) else { continue };
+        if kind.starts_with("fuse") && kind != "fusectl" && !needed.iter().any(|n| n.starts_with(at)) {
+            unsafe { libc::umount2(sys::c(at).as_ptr(), libc::MNT_DETACH) };
+        }
+    }
+}
+
 /// What a command left behind.
 #[derive(Debug)]
 pub struct Done {
@@ -159,7 +183,7 @@ pub fn eventually(limit: Duration, mut cond: impl FnMut() -> bool) -> bool {
 
 /// The lines of the mount table that speak of `mountpoint`: device minor and filesystem type. Asks no daemon.
 pub fn mounts_at(mountpoint: &Path) -> Vec<(u32, String)> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let rows = table.lines().filter_map(|line| {
         let f: Vec<&str> = line.split(' ').collect();
         let dash = f.iter().position(|w| *w == "-")?;
@@ -279,6 +303,7 @@ impl Fixture {
         if !fuse() {
             return None;
         }
+        private_mounts();
         let base = std::env::var_os("STRATAFS_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let dir = tempfile::Builder::new().prefix("stratafs-test-").tempdir_in(base).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();

