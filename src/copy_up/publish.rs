@@ -16,6 +16,7 @@ use crate::layer::{RealDir, Upper};
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
+use crate::merge::redirect::{MAX_LEN, Redirect};
 use crate::sys::stat::{Stat, format_of, stat};
 use crate::sys::{At, copy, name, open, xattr};
 
@@ -67,11 +68,9 @@ impl CopyUp {
         let lower_stat = stat(from.at()).call("statx")?;
         let indexed = lower_stat.nlink > 1 && inode.stack.index;
         // Without an index the other names of a hard link stay behind, and the number with them.
-        let origin = match lower_stat.nlink {
-            1 => inode.stack.origin_of(lower.dir.layer(), from.at()),
-            _ if indexed => inode.stack.origin_of(lower.dir.layer(), from.at()),
-            _ => None,
-        };
+        let layer = lower.layer().ok_or(Error::Stale)?;
+        let keeps_origin = lower_stat.nlink == 1 || indexed;
+        let origin = if keeps_origin { inode.stack.origin_of(layer, from.at()) } else { None };
         let data_stays = need == Need::Metadata
             && self.metacopy
             && inode.kind == FileKind::Regular
@@ -85,7 +84,7 @@ impl CopyUp {
         if data_stays {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }
-        if lower_stat.nlink == 1 || indexed {
+        if keeps_origin {
             upper.set_origin(temp.at(), origin.as_ref())?;
         }
         meta::copy_times(&lower_stat, temp.at())?;
@@ -159,7 +158,13 @@ impl CopyUp {
         if let Some(origin) = index {
             let index_name = index_entry(&origin)?;
             let index_dir = upper.workdir.index().ok_or(Error::Bug("an index without a directory"))?;
+            // Until both names are made the count is right only relative to the lower object.
             upper.set_mark(temp.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, 0))?;
+            if data.is_some() {
+                // Any of its names may lead here, so the data is named by its whole path.
+                let path = data.as_ref().and_then(|data| data.path()).ok_or(Error::Stale)?;
+                upper.set_redirect(temp.at(), &redirect_to(path)?)?;
+            }
             upper.place(temp, index_dir.as_fd(), &index_name, false)?;
             let linked = self.into_parent(&place.parent, parent, upper, || {
                 let from = At::new(index_dir.as_fd(), &index_name);
@@ -171,6 +176,8 @@ impl CopyUp {
                 return Err(error);
             }
             let lower_nlink = state.lower.as_ref().map_or(1, |lower| lower.nlink);
+            let count = mark::format_nlink(NlinkBase::Upper, i64::from(lower_nlink) - 2);
+            upper.set_mark(At::new(index_dir.as_fd(), &index_name), Mark::Nlink, &count)?;
             state.nlink = Some(lower_nlink);
             state.index = Some(index_name);
         } else {
@@ -225,6 +232,11 @@ impl CopyUp {
             name::link(from.at(), At::new(dir_fd.as_fd(), name_in)).call("linkat")
         })?;
         state.names[at].in_upper = true;
+        if let Some(nlink) = state.nlink {
+            let real = stat(from.at()).call("statx")?.nlink;
+            let count = mark::format_nlink(NlinkBase::Upper, i64::from(nlink) - i64::from(real));
+            upper.set_mark(from.at(), Mark::Nlink, &count)?;
+        }
         Ok(())
     }
 
@@ -304,6 +316,15 @@ fn copy_from(source: &LowerFile, to: &OwnedFd) -> Result<()> {
 
 fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {
     parent.upper_dir().ok_or(Error::Bug("a parent was not copied up first"))
+}
+
+/// A redirect to `path`. Errors: `CrossDevice` if it is longer than a redirect may be.
+pub fn redirect_to(path: std::ffi::OsString) -> Result<Redirect> {
+    let redirect = Redirect::FromRoot(path);
+    if redirect.format().len() > MAX_LEN {
+        return Err(Error::CrossDevice("the lower path is longer than a redirect may be"));
+    }
+    Ok(redirect)
 }
 
 /// The name of an origin's entry in the index directory.

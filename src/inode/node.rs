@@ -11,6 +11,7 @@ use super::Ino;
 use super::listing::Listing;
 use crate::error::{Context, Error, Result};
 use crate::layer::{RealDir, Stack};
+use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::sync::{LevelMutex, LevelRwLock, level};
 use crate::sys::At;
@@ -98,8 +99,8 @@ pub struct Name {
 /// A file in a lower layer.
 #[derive(Debug, Clone)]
 pub struct LowerFile {
-    /// The directory that has it.
-    pub dir: Arc<RealDir>,
+    /// The directory that has it; nothing if a mark leads nowhere.
+    pub dir: Option<Arc<RealDir>>,
     /// Its name there.
     pub name: Box<OsStr>,
     /// Its inode number there.
@@ -147,9 +148,29 @@ impl Located {
 }
 
 impl LowerFile {
-    /// The way to it.
+    /// Where no layer has the data that a mark promises.
+    pub fn missing() -> LowerFile {
+        LowerFile { dir: None, name: OsStr::new("").into(), ino: 0, nlink: 0 }
+    }
+
+    /// The way to it. Errors: `BadMark` if there is none.
     pub fn locate(&self) -> Result<Located> {
-        Ok(Located::Named(self.dir.fd().call("openat2")?, self.name.clone()))
+        let dir = self.dir.as_ref().ok_or_else(|| Error::BadMark {
+            mark: "metacopy",
+            name: String::new(),
+            why: "no data-only layer has its data",
+        })?;
+        Ok(Located::Named(dir.fd().call("openat2")?, self.name.clone()))
+    }
+
+    /// The layer it is in.
+    pub fn layer(&self) -> Option<LayerId> {
+        self.dir.as_ref().map(|dir| dir.layer())
+    }
+
+    /// The path from its layer's root.
+    pub fn path(&self) -> Option<std::ffi::OsString> {
+        Some(self.dir.as_ref()?.path().join(&*self.name).into_os_string())
     }
 }
 

@@ -8,6 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// In a directory: hides everything of the layers below. Source: OCI image-spec, layer.md, "Opaque Whiteout".
 pub const OPAQUE_FILE: &CStr = c".wh..wh..opq";
+/// The device numbers under which a layer keeps a char 0:0 that is no whiteout.
+pub const DISGUISED_DEVICE: (u32, u32) = (0, 1);
 /// The opaque mark of fuse-overlayfs.
 pub const FUSE_OVERLAYFS_OPAQUE: &CStr = c"user.fuseoverlayfs.opaque";
 const FUSE_OVERLAYFS: &[u8] = b"user.fuseoverlayfs.";
@@ -42,6 +44,8 @@ pub enum Mark {
     Protattr,
     /// On an empty file in an `x` directory: a whiteout.
     Whiteout,
+    /// On char 0:1: it is really 0:0. Only stratafs writes and reads it; the kernel shows 0:1.
+    Device,
 }
 
 impl Namespace {
@@ -66,6 +70,8 @@ impl Namespace {
             (Namespace::Trusted, Mark::Metacopy) => c"trusted.overlay.metacopy",
             (Namespace::Trusted, Mark::Protattr) => c"trusted.overlay.protattr",
             (Namespace::Trusted, Mark::Whiteout) => c"trusted.overlay.whiteout",
+            (Namespace::Trusted, Mark::Device) => c"trusted.overlay.stratafs.device",
+            (Namespace::User, Mark::Device) => c"user.overlay.stratafs.device",
             (Namespace::User, Mark::Opaque) => c"user.overlay.opaque",
             (Namespace::User, Mark::Redirect) => c"user.overlay.redirect",
             (Namespace::User, Mark::Origin) => c"user.overlay.origin",

@@ -12,6 +12,7 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Fh, Ino, Inode};
 use crate::merge::listing::FileKind;
+use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::override_stat::{self, Override};
 use crate::sys::attr::{self, SetTime};
 use crate::sys::stat::{Stat, stat};
@@ -70,6 +71,7 @@ impl Overlay {
     /// What is at `at`, as far as the object itself says.
     pub(super) fn stat_shown(&self, at: At<'_>) -> Result<Stat> {
         let mut real = stat(at).call("statx")?;
+        unmask_device(self.stack.namespace, &mut real, at)?;
         if self.settings.xattr_permissions != XattrPermissions::Off {
             apply_override(&mut real, at)?;
         }
@@ -94,7 +96,10 @@ impl Overlay {
             stat.nlink = nlink;
         }
         if let Some(data) = &state.data {
-            stat.blocks = crate::sys::stat::stat(data.locate()?.at()).call("statx")?.blocks;
+            // Data that is nowhere is an error when it is read, as in the kernel.
+            if let Ok(located) = data.locate() {
+                stat.blocks = crate::sys::stat::stat(located.at()).call("statx")?.blocks;
+            }
         }
         drop(state);
         Ok(Attr { ino: inode.ino, stat, lifetime: self.lifetime(inode) })
@@ -202,6 +207,18 @@ impl Overlay {
         };
         xattr::set(at, attribute, over.format().as_bytes(), xattr::SetMode::Any).call("setxattr")
     }
+}
+
+/// A char 0:0 of a caller is kept under another number.
+pub(super) fn unmask_device(namespace: Namespace, real: &mut Stat, at: At<'_>) -> Result<()> {
+    let numbers = (real.rdev_major, real.rdev_minor);
+    if real.kind == FileKind::Char
+        && numbers == mark::DISGUISED_DEVICE
+        && xattr::get(at, namespace.attribute(Mark::Device)).call("getxattr")?.is_some()
+    {
+        (real.rdev_major, real.rdev_minor) = (0, 0);
+    }
+    Ok(())
 }
 
 fn read_override(at: At<'_>) -> Result<Option<Override>> {

@@ -22,6 +22,7 @@ use crate::inode::{Ino, Inode};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
 use crate::merge::listing::FileKind;
+use crate::merge::mark::Mark;
 use crate::merge::resolve::Outcome;
 use crate::merge::{acl, mark};
 use crate::sys::stat::stat;
@@ -65,9 +66,6 @@ impl Overlay {
     pub fn make(&self, caller: Caller, parent: Ino, name: &OsStr, node: NewNode<'_>) -> Result<Entry<'_>> {
         let parent = self.dir(parent)?;
         self.check_new_name(&parent, name)?;
-        if matches!(node, NewNode::Node { mode, device: (0, 0) } if mode & libc::S_IFMT == libc::S_IFCHR) {
-            return Err(Error::NotPermitted("char 0:0 is a whiteout"));
-        }
         let _names = parent.names.write();
         self.make_locked(caller, &parent, name, node, None)?;
         self.made_locked(&parent, name)
@@ -171,10 +169,11 @@ impl Overlay {
         let under = self.under_locked(parent, name)?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let fd = dir.fd().call("openat2")?;
-        let opaque = matches!(node, NewNode::Dir { .. }) && under.lower_shows;
+        // As the kernel: whatever the lowers have under this name, now or after they were changed offline, is hidden.
+        let opaque = matches!(node, NewNode::Dir { .. }) && !parent.lower_dirs().is_empty();
         let owner = self.disk_caller(caller)?;
         let by_attribute = self.settings.xattr_permissions != XattrPermissions::Off;
-        if !under.whiteout && !opaque && !by_attribute {
+        if !under.whiteout && !opaque && !by_attribute && !is_whiteout_device(node) {
             let made = cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened));
             made.call("mknodat")?;
         } else {
@@ -203,8 +202,12 @@ impl Overlay {
     ) -> Result<()> {
         let temp = upper.temp();
         if self.settings.xattr_permissions == XattrPermissions::Off {
-            make_at(temp.at(), node, opened).call("mknodat")?;
+            let stored = if is_whiteout_device(node) { disguise(node) } else { node };
+            make_at(temp.at(), stored, opened).call("mknodat")?;
             inherit(owner, dir, temp.at(), node)?;
+            if is_whiteout_device(node) {
+                upper.set_mark(temp.at(), Mark::Device, b"0:0")?;
+            }
         } else {
             self.make_by_attribute(owner, dir, temp.at(), node, opened)?;
         }
@@ -244,6 +247,19 @@ impl Overlay {
             over.mode = bits;
             over.kind = Some((kind, device.0, device.1));
         })
+    }
+}
+
+/// A caller's char 0:0. In a layer that is a whiteout, so it is kept under another number with a mark; an overlay on top
+/// of this mount can then keep its own whiteouts here. Departs: the kernel refuses it with EPERM.
+fn is_whiteout_device(node: NewNode<'_>) -> bool {
+    matches!(node, NewNode::Node { mode, device: (0, 0) } if mode & libc::S_IFMT == libc::S_IFCHR)
+}
+
+fn disguise(node: NewNode<'_>) -> NewNode<'_> {
+    match node {
+        NewNode::Node { mode, .. } => NewNode::Node { mode, device: mark::DISGUISED_DEVICE },
+        node => node,
     }
 }
 

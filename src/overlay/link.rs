@@ -10,13 +10,14 @@ use super::Overlay;
 use super::lookup::Entry;
 use super::remove::count_names;
 use crate::copy_up::Need;
+use crate::copy_up::publish::redirect_to;
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
 use crate::merge::mark::{Mark, NlinkBase};
-use crate::merge::redirect::{MAX_LEN, Redirect};
+use crate::merge::redirect::Redirect;
 use crate::sys::{At, name};
 
 impl Overlay {
@@ -47,7 +48,7 @@ impl Overlay {
         let fd = dir.fd().call("openat2")?;
         let to = At::new(fd.as_fd(), name);
         let mut state = inode.state.write();
-        self.mark_moving(upper, inode, &state, parent)?;
+        self.mark_moving(upper, inode, &state, parent, None)?;
         count_names(upper, inode, &state, NlinkBase::Upper, 0)?;
         let from = inode.locate_locked(&state)?;
         if under.whiteout {
@@ -69,13 +70,15 @@ impl Overlay {
     }
 
     /// What an upper file needs before it gets a name in `parent`: the directory says that its children may show an
-    /// origin's number, and a file whose data is below says where.
+    /// origin's number, and a file whose data is below says where. `renamed` is its old name if it only gets another in
+    /// the same directory.
     pub(super) fn mark_moving(
         &self,
         upper: &Upper,
         inode: &Inode,
         state: &State,
         parent: &Inode,
+        renamed: Option<&OsStr>,
     ) -> Result<()> {
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let own = inode.stack.pack_ino(inode.stack.device(crate::merge::LayerId::UPPER), state.upper_ino);
@@ -85,21 +88,15 @@ impl Overlay {
         }
         let Some(data) = &state.data else { return Ok(()) };
         let located = inode.locate_locked(state)?;
-        if upper.mark(located.at(), Mark::Redirect)?.is_some_and(|value| value.starts_with(b"/")) {
-            return Ok(());
-        }
-        let path = data.dir.path().join(&*data.name).into_os_string();
-        upper.set_redirect(located.at(), &from_root(path)?)
+        let present = upper.mark(located.at(), Mark::Redirect)?;
+        let redirect = match (present.as_deref(), renamed) {
+            (Some(value), _) if value.starts_with(b"/") => return Ok(()),
+            (Some(_), Some(_)) => return Ok(()),
+            (None, Some(name)) => Redirect::Sibling(name.to_owned()),
+            (_, None) => redirect_to(data.path().ok_or(Error::Stale)?)?,
+        };
+        upper.set_redirect(located.at(), &redirect)
     }
-}
-
-/// A redirect to `path`. Errors: `CrossDevice` if it is longer than a redirect may be.
-pub(super) fn from_root(path: std::ffi::OsString) -> Result<Redirect> {
-    let redirect = Redirect::FromRoot(path);
-    if redirect.format().len() > MAX_LEN {
-        return Err(Error::CrossDevice("the lower path is longer than a redirect may be"));
-    }
-    Ok(redirect)
 }
 
 impl Overlay {

@@ -76,10 +76,9 @@ impl Overlay {
         }
         let found = parent.stack.resolve(&parent.real_dirs(), name)?;
         let Some(object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
-        let real = match self.settings.xattr_permissions {
-            crate::config::XattrPermissions::Off => Some(object.real),
-            _ => None,
-        };
+        // What a device or an attribute really says takes another look at the object.
+        let by_attribute = self.settings.xattr_permissions != crate::config::XattrPermissions::Off;
+        let real = (!by_attribute && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
         let attr = match real {
             Some(real) => self.shown(&inode, real)?,
@@ -105,14 +104,9 @@ impl Overlay {
                 let data = match data {
                     Data::Here => None,
                     Data::At(_, place) => Some(Box::new(lower_file(&place))),
-                    Data::DataOnly(path) => {
-                        let found = stack.data_only(&path)?.ok_or_else(|| Error::BadMark {
-                            mark: "metacopy",
-                            name: name.to_string_lossy().into_owned(),
-                            why: "no data-only layer has its data",
-                        })?;
-                        Some(Box::new(lower_file(&found)))
-                    }
+                    Data::DataOnly(path) => Some(Box::new(
+                        stack.data_only(&path)?.map_or_else(LowerFile::missing, |found| lower_file(&found)),
+                    )),
                 };
                 let state = State { data, ..State::default() };
                 if layer.is_upper() {
@@ -176,7 +170,7 @@ fn is_same(known: &Inode, parent: &Inode, name: &OsStr, object: &Object) -> bool
     let same_upper = upper != 0 && state.upper_ino == upper;
     // The layers may have been asked just before the object came up.
     let same_lower = match (&state.lower, lower) {
-        (Some(known), Some(found)) => known.ino == found.ino && known.dir.layer() == found.dir.layer(),
+        (Some(known), Some(found)) => known.ino == found.ino && known.layer() == found.layer(),
         _ => false,
     };
     same_upper || (same_lower && (upper == 0 || state.upper_ino == 0))
@@ -184,7 +178,7 @@ fn is_same(known: &Inode, parent: &Inode, name: &OsStr, object: &Object) -> bool
 
 fn lower_file(place: &Place) -> LowerFile {
     LowerFile {
-        dir: place.dir.clone(),
+        dir: Some(place.dir.clone()),
         name: place.name.clone(),
         ino: place.stat.ino,
         nlink: place.stat.nlink,
@@ -253,12 +247,22 @@ fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: St
             if let Some(indexed) = stat_index(upper, &origin)? {
                 find_index(upper, &origin, &indexed, Some(lower_nlink), &mut state)?;
                 state.upper_ino = indexed.ino;
+                // With only metadata in the index, the data is where this name leads.
+                state.data = match is_metacopy(upper, &origin)? {
+                    true => state.data.take().or_else(|| state.lower.clone()),
+                    false => None,
+                };
                 real = indexed;
             }
         }
     }
     let by_name = hard_linked && !stack.index;
     Ok(Object { kind: real.kind, real, wanted, by_name, node: Node::NonDir, state, in_upper: false })
+}
+
+fn is_metacopy(upper: &Upper, origin: &Origin) -> Result<bool> {
+    let dir = upper.workdir.index().ok_or(Error::Bug("an index entry without a directory"))?;
+    Ok(upper.mark(At::new(dir.as_fd(), &index_entry(origin)?), Mark::Metacopy)?.is_some())
 }
 
 fn stat_index(upper: &Upper, origin: &Origin) -> Result<Option<Stat>> {

@@ -9,9 +9,9 @@ use nix::fcntl::RenameFlags;
 
 use super::Overlay;
 use super::create::Under;
-use super::link::from_root;
 use super::remove::{count_names, keep_reachable};
 use crate::copy_up::Need;
+use crate::copy_up::publish::redirect_to;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
@@ -266,7 +266,8 @@ impl Overlay {
     ) -> Result<()> {
         let Some(inode) = &place.inode else { return Ok(()) };
         if !inode.is_dir() {
-            return self.mark_moving(upper, inode, &inode.state.read(), to);
+            let renamed = same_dir.then_some(place.name);
+            return self.mark_moving(upper, inode, &inode.state.read(), to, renamed);
         }
         let real = inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
         let fd = real.fd().call("openat2")?;
@@ -295,7 +296,7 @@ impl Overlay {
                             .lower_dirs()
                             .first()
                             .ok_or(Error::Bug("a merged directory without lowers"))?;
-                        upper.set_redirect(at, &from_root(lower.path().into_os_string())?)
+                        upper.set_redirect(at, &redirect_to(lower.path().into_os_string())?)
                     }
                 }
             }
