@@ -71,23 +71,45 @@ impl Store {
         Ok(InodeRef { store: self, inode: Some(inode) })
     }
 
-    /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more.
+    /// Keeps the directory `dir` known while something that is known has a name in it. The kernel may forget a directory
+    /// before what is in it; looked up again it must be the same inode, or the names in it would be another's.
+    pub fn hold(&self, dir: &Inode) {
+        dir.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more, and the directories
+    /// of its names are held by it no longer.
     pub fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
-        // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
-        {
-            let mut shard = self.shard(ino).lock();
-            let inode = shard.get(&ino)?;
-            let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
-            debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
-            if before > count || ino == Ino::ROOT {
-                return None;
+        let gone = self.take_back(ino, count)?;
+        self.let_go_of_parents(&gone);
+        Some(gone)
+    }
+
+    /// Takes back the holds of an inode that nobody finds.
+    pub fn let_go_of_parents(&self, gone: &Inode) {
+        // In a loop: a path may be thousands of names deep, and each directory may be the last thing in the next.
+        let mut held = parents(gone);
+        while let Some(dir) = held.pop() {
+            if let Some(gone) = self.take_back(dir.ino, 1) {
+                held.extend(parents(&gone));
             }
-            let gone = shard.remove(&ino);
-            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
-            }
-            gone
         }
+    }
+
+    fn take_back(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
+        // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
+        let mut shard = self.shard(ino).lock();
+        let inode = shard.get(&ino)?;
+        let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
+        debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
+        if before > count || ino == Ino::ROOT {
+            return None;
+        }
+        let gone = shard.remove(&ino);
+        if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+            shard.shrink_to_fit();
+        }
+        gone
     }
 
     /// How many inodes are known.
@@ -99,6 +121,10 @@ impl Store {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn parents(inode: &Inode) -> Vec<Arc<Inode>> {
+    inode.state.read().names.iter().map(|name| name.parent.clone()).collect()
 }
 
 impl InodeRef<'_> {

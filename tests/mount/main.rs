@@ -12,6 +12,7 @@ mod copy_up;
 mod create;
 mod daemon;
 mod data;
+mod forget;
 mod layers;
 mod limits;
 mod link;
