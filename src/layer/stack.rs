@@ -221,11 +221,6 @@ impl Stack {
         self.lowers.get(usize::from(last.map_or(0, |id| id.0)))
     }
 
-    /// Whether data that is nowhere shows when it is read, as in the kernel; if not, already when it is looked up.
-    pub fn finds_data_late(&self) -> bool {
-        self.policy.metacopy && self.policy.redirect
-    }
-
     /// The data of a metacopy file at `path` in the data-only layers.
     pub fn data_only(&self, path: &OsStr) -> Result<Option<Place>> {
         for layer in &self.data_only {

@@ -104,11 +104,11 @@ impl Overlay {
                 let data = match data {
                     Data::Here => None,
                     Data::At(_, place) => Some(Box::new(lower_file(&place))),
-                    Data::DataOnly(path) => match stack.data_only(&path)? {
-                        Some(found) => Some(Box::new(lower_file(&found))),
-                        None if stack.finds_data_late() => Some(Box::new(LowerFile::missing())),
-                        None => return Err(no_data(name)),
-                    },
+                    // Data that is nowhere is missed when it is read, as in the kernel.
+                    Data::DataOnly(path) => {
+                        let found = stack.data_only(&path)?;
+                        Some(Box::new(found.map_or_else(LowerFile::missing, |found| lower_file(&found))))
+                    }
                 };
                 let state = State { data, ..State::default() };
                 if layer.is_upper() {
@@ -176,11 +176,6 @@ fn is_same(known: &Inode, parent: &Inode, name: &OsStr, object: &Object) -> bool
         _ => false,
     };
     same_upper || (same_lower && (upper == 0 || state.upper_ino == 0))
-}
-
-fn no_data(name: &OsStr) -> Error {
-    let name = name.to_string_lossy().into_owned();
-    Error::BadMark { mark: "metacopy", name, why: "no data-only layer has its data" }
 }
 
 fn lower_file(place: &Place) -> LowerFile {
