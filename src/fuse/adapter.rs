@@ -86,7 +86,7 @@ impl Adapter {
 }
 
 fn caller(req: &Request, umask: u32) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), umask }
+    Caller { uid: req.uid(), gid: req.gid(), umask, pid: req.pid() }
 }
 
 fn handle(fh: FileHandle) -> Fh {
@@ -424,7 +424,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -440,7 +440,7 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => SetMode::Replace,
             _ => SetMode::Any,
         };
-        answer!("setxattr", ino.0, reply, self.overlay.setxattr(Ino(ino.0), name, value, mode), () => reply.ok())
+        answer!("setxattr", ino.0, reply, self.overlay.setxattr(caller(req, 0), Ino(ino.0), name, value, mode), () => reply.ok())
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

@@ -170,6 +170,18 @@ impl Overlay {
         cut(fd.as_fd())
     }
 
+    /// A change of nothing is either chown(-1, -1), which clears set-id bits and the capability, or what the kernel sends
+    /// before a write to a file that has a capability. The two look alike. Who may keep set-id bits is taken to write.
+    fn clear_privileges(&self, caller: Caller, at: At<'_>) -> Result<()> {
+        if caller.uid != 0 {
+            return self.chown(at, None, None);
+        }
+        match xattr::remove(at, c"security.capability") {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
+        }
+    }
+
     fn chown(&self, at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         if self.settings.xattr_permissions == XattrPermissions::Off {
             return attr::chown(at, uid, gid).call("fchownat");
