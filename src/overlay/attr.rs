@@ -135,12 +135,13 @@ impl Overlay {
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         inode.with(|at| {
             let times = (change.atime, change.mtime);
-            let owner = uid.is_some() || gid.is_some();
-            // A change of nothing is chown(-1, -1): it clears set-id bits all the same.
-            if owner
-                || (change.mode.is_none() && change.size.is_none() && times == (SetTime::Omit, SetTime::Omit))
-            {
+            if uid.is_some() || gid.is_some() {
                 self.chown(at, uid, gid)?;
+            } else if change.mode.is_none()
+                && change.size.is_none()
+                && times == (SetTime::Omit, SetTime::Omit)
+            {
+                self.clear_privileges(caller, at)?;
             }
             if let Some(mode) = change.mode {
                 self.chmod(at, mode & 0o7777 & !unsafe_bits)?;
