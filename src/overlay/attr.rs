@@ -63,6 +63,21 @@ impl Overlay {
         self.attr_of(&self.inode(ino)?)
     }
 
+    /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot
+    /// tell: then the change itself will say why.
+    pub fn copies_much(&self, ino: Ino) -> bool {
+        const MUCH_BYTES: u64 = 4 << 20;
+        let Some(inode) = self.store.get(ino).filter(|inode| inode.kind == FileKind::Regular) else {
+            return false;
+        };
+        let waits = {
+            let state = inode.state.read();
+            state.upper_ino == 0 || state.data.is_some()
+        };
+        let size = || inode.with_data(|at, _| stat(at).call("statx"));
+        waits && inode.stack.is_writable() && size().is_ok_and(|stat| stat.size > MUCH_BYTES)
+    }
+
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
         let real = inode.with(|at| self.stat_shown(at))?;
         self.shown(inode, real)
