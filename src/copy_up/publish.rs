@@ -160,11 +160,6 @@ impl CopyUp {
             let index_dir = upper.workdir.index().ok_or(Error::Bug("an index without a directory"))?;
             // Until both names are made the count is right only relative to the lower object.
             upper.set_mark(temp.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, 0))?;
-            if data.is_some() {
-                // Any of its names may lead here, so the data is named by its whole path.
-                let path = data.as_ref().and_then(|data| data.path()).ok_or(Error::Stale)?;
-                upper.set_redirect(temp.at(), &redirect_to(path)?)?;
-            }
             upper.place(temp, index_dir.as_fd(), &index_name, false)?;
             let linked = self.into_parent(&place.parent, parent, upper, || {
                 let from = At::new(index_dir.as_fd(), &index_name);

@@ -14,7 +14,7 @@ use super::upper::{self, Upper};
 use crate::config::{Config, FsyncMode, RedirectDir, Xino};
 use crate::error::{Context, Error, Result};
 use crate::merge::listing::FileKind;
-use crate::merge::mark::Namespace;
+use crate::merge::mark::{Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::resolve::{Outcome, Policy, Probe, Resolver, Step, Target};
 use crate::merge::{LayerId, ino};
@@ -105,6 +105,7 @@ impl Stack {
             policy: Policy {
                 redirect: config.marks.redirect_dir != RedirectDir::NoFollow,
                 metacopy: config.marks.metacopy,
+                data_only: !config.data_lowers.is_empty(),
             },
             pack_devices: config.xino != Xino::Off,
             index: false,
@@ -128,8 +129,31 @@ impl Stack {
             }
         }
         upper.workdir.open_index(&dirs.work)?;
-        self.index = true;
+        self.index = self.index_belongs_here()?;
+        if !self.index {
+            tracing::warn!("no index: it was made over other layers than these, which were moved or copied");
+        }
         Ok(())
+    }
+
+    /// An index names lower objects by handle, so it means something only over the layers it was made over: the upper
+    /// root remembers the topmost lower root, and the index directory the upper root.
+    /// Source: overlayfs.rst, "Sharing and copying layers"; kernel `ovl_verify_set_fh`.
+    fn index_belongs_here(&self) -> Result<bool> {
+        let (Some(upper), Some(layer), Some(lower)) = (&self.upper, &self.upper_layer, self.lowers.first())
+        else {
+            return Ok(true);
+        };
+        let index = upper.workdir.index().ok_or(Error::Bug("an index without a directory"))?;
+        let upper_fd = layer.root.fd().call("open")?;
+        let lower_fd = lower.root.fd().call("open")?;
+        let lower_root = self.origin_of(LayerId(1), At::fd(lower_fd.as_fd()));
+        let upper_root = self.origin_of(LayerId::UPPER, At::fd(upper_fd.as_fd()));
+        let origin =
+            upper.verify(At::fd(upper_fd.as_fd()), Mark::Origin, lower_root.and_then(|o| o.format(false)))?;
+        let pair =
+            upper.verify(At::fd(index.as_fd()), Mark::Upper, upper_root.and_then(|o| o.format(true)))?;
+        Ok(origin && pair)
     }
 
     /// Whether changes are possible at all.
@@ -189,7 +213,7 @@ impl Stack {
                 break;
             }
         }
-        Ok(resolver.finish(!self.data_only.is_empty()))
+        Ok(resolver.finish())
     }
 
     fn lower_after(&self, last: Option<LayerId>) -> Option<&Layer> {

@@ -66,6 +66,15 @@ impl Upper {
         as_owner(at, || xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any)).call("setxattr")
     }
 
+    /// Whether `mark` on the object at `at` is `value`; it becomes so if it was not there.
+    pub fn verify(&self, at: At<'_>, mark: Mark, value: Option<Vec<u8>>) -> Result<bool> {
+        let Some(value) = value else { return Ok(true) };
+        match self.mark(at, mark)? {
+            Some(present) => Ok(present == value),
+            None => self.set_mark(at, mark, &value).map(|()| true),
+        }
+    }
+
     /// Reads `mark` off the upper object at `at`.
     pub fn mark(&self, at: At<'_>, mark: Mark) -> Result<Option<Vec<u8>>> {
         xattr::get(at, self.namespace.attribute(mark)).call("getxattr")
