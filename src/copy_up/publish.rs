@@ -36,7 +36,7 @@ impl CopyUp {
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
         meta::copy(upper.namespace, from, &lower_stat, temp.at())?;
-        upper.set_origin(temp.at(), origin.as_ref())?;
+        upper.set_origin(temp.at(), FileKind::Dir, origin.as_ref())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
         if self.fsync == FsyncMode::Strict {
@@ -66,7 +66,7 @@ impl CopyUp {
         };
         let from = lower.locate()?;
         let lower_stat = stat(from.at()).call("statx")?;
-        let indexed = lower_stat.nlink > 1 && inode.stack.index;
+        let indexed = lower_stat.nlink > 1 && inode.stack.indexes(inode.kind);
         // Without an index the other names of a hard link stay behind, and the number with them.
         let layer = lower.layer().ok_or(Error::Stale)?;
         let keeps_origin = lower_stat.nlink == 1 || indexed;
@@ -85,7 +85,7 @@ impl CopyUp {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }
         if keeps_origin {
-            upper.set_origin(temp.at(), origin.as_ref())?;
+            upper.set_origin(temp.at(), inode.kind, origin.as_ref())?;
         }
         meta::copy_times(&lower_stat, temp.at())?;
         if !data_stays || self.fsync == FsyncMode::Strict {
@@ -160,11 +160,6 @@ impl CopyUp {
             let index_dir = upper.workdir.index().ok_or(Error::Bug("an index without a directory"))?;
             // Until both names are made the count is right only relative to the lower object.
             upper.set_mark(temp.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, 0))?;
-            if data.is_some() {
-                // Any of its names may lead here, so the data is named by its whole path.
-                let path = data.as_ref().and_then(|data| data.path()).ok_or(Error::Stale)?;
-                upper.set_redirect(temp.at(), &redirect_to(path)?)?;
-            }
             upper.place(temp, index_dir.as_fd(), &index_name, false)?;
             let linked = self.into_parent(&place.parent, parent, upper, || {
                 let from = At::new(index_dir.as_fd(), &index_name);

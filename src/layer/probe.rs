@@ -80,7 +80,8 @@ pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr) -> Result<An
             dir_probe(namespace, at, &mut place, hides)?
         }
         FileKind::Regular => {
-            if stat.size == 0 && dir.is(Fact::XattrWhiteouts) && is_xattr_whiteout(namespace, at)? {
+            // The mark of the directory only tells listings to look. Source: kernel `ovl_path_is_whiteout`.
+            if stat.size == 0 && is_xattr_whiteout(namespace, at)? {
                 return Ok(Answer::nothing(Probe::Whiteout));
             }
             file_probe(namespace, at)?
@@ -99,7 +100,7 @@ fn has_whiteout_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
     }
 }
 
-/// Whether an empty file in an `x` directory is a whiteout.
+/// Whether an empty file is a whiteout.
 pub fn is_xattr_whiteout(namespace: Namespace, at: At<'_>) -> Result<bool> {
     Ok(xattr::get(at, namespace.attribute(Mark::Whiteout))?.is_some())
 }

@@ -6,12 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
 use super::upper::{self, Upper};
 use crate::config::{Config, FsyncMode, RedirectDir, Xino};
 use crate::error::{Context, Error, Result};
-use crate::merge::mark::Namespace;
+use crate::merge::listing::FileKind;
+use crate::merge::mark::{Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::resolve::{Outcome, Policy, Probe, Resolver, Step, Target};
 use crate::merge::{LayerId, ino};
@@ -102,6 +105,7 @@ impl Stack {
             policy: Policy {
                 redirect: config.marks.redirect_dir != RedirectDir::NoFollow,
                 metacopy: config.marks.metacopy,
+                data_only: !config.data_lowers.is_empty(),
             },
             pack_devices: config.xino != Xino::Off,
             index: false,
@@ -125,13 +129,41 @@ impl Stack {
             }
         }
         upper.workdir.open_index(&dirs.work)?;
-        self.index = true;
+        self.index = self.index_belongs_here()?;
+        if !self.index {
+            tracing::warn!("no index: it was made over other layers than these, which were moved or copied");
+        }
         Ok(())
+    }
+
+    /// An index names lower objects by handle, so it means something only over the layers it was made over: the upper
+    /// root remembers the topmost lower root, and the index directory the upper root.
+    /// Source: overlayfs.rst, "Sharing and copying layers"; kernel `ovl_verify_set_fh`.
+    fn index_belongs_here(&self) -> Result<bool> {
+        let (Some(upper), Some(layer), Some(lower)) = (&self.upper, &self.upper_layer, self.lowers.first())
+        else {
+            return Ok(true);
+        };
+        let index = upper.workdir.index().ok_or(Error::Bug("an index without a directory"))?;
+        let upper_fd = layer.root.fd().call("open")?;
+        let lower_fd = lower.root.fd().call("open")?;
+        let lower_root = self.origin_of(LayerId(1), At::fd(lower_fd.as_fd()));
+        let upper_root = self.origin_of(LayerId::UPPER, At::fd(upper_fd.as_fd()));
+        let origin =
+            upper.verify(At::fd(upper_fd.as_fd()), Mark::Origin, lower_root.and_then(|o| o.format(false)))?;
+        let pair =
+            upper.verify(At::fd(index.as_fd()), Mark::Upper, upper_root.and_then(|o| o.format(true)))?;
+        Ok(origin && pair)
     }
 
     /// Whether changes are possible at all.
     pub fn is_writable(&self) -> bool {
         self.upper.is_some()
+    }
+
+    /// Whether hard links of objects of this kind survive copy-up: their count is kept in a mark.
+    pub fn indexes(&self, kind: FileKind) -> bool {
+        self.index && self.namespace.marks(kind)
     }
 
     /// The writable layer. Errors: `ReadOnly` without one.
@@ -175,13 +207,14 @@ impl Stack {
                 }
             };
             last = Some(layer);
-            let answer =
-                if usize::from(layer.0) == self.lowers.len() { without_redirect(answer) } else { answer };
+            let lowest = usize::from(layer.0) == self.lowers.len();
+            let answer = if lowest { without_redirect(answer) } else { answer };
+            resolver.at_lowest(lowest);
             if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
                 break;
             }
         }
-        Ok(resolver.finish(!self.data_only.is_empty()))
+        Ok(resolver.finish())
     }
 
     fn lower_after(&self, last: Option<LayerId>) -> Option<&Layer> {
@@ -234,6 +267,7 @@ impl Stack {
     /// Device and inode of the lower object that `origin` names, with its link count where the object could be opened.
     pub fn find_origin(&self, origin: &Origin) -> Option<(u64, u64, Option<u32>)> {
         let mut seen = Vec::new();
+        let mut refused = false;
         for layer in self.lowers.iter().filter(|layer| layer.uuid == origin.uuid) {
             if seen.contains(&layer.device) {
                 continue;
@@ -242,14 +276,17 @@ impl Stack {
             let Some(Device { readable, .. }) = self.devices.get(&layer.device) else { continue };
             let opened =
                 handle::open_by_handle(readable.as_fd(), i32::from(origin.handle_type), &origin.handle);
-            if let Ok(fd) = opened {
-                let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
-                return Some((stat.dev, stat.ino, Some(stat.nlink)));
+            match opened {
+                Ok(fd) => {
+                    let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
+                    return Some((stat.dev, stat.ino, Some(stat.nlink)));
+                }
+                Err(errno) => refused |= errno == Errno::EPERM,
             }
         }
         // Without the right to open handles the number inside it has to do, if there is only one place it can mean.
         match seen[..] {
-            [device] if !cred::may_open_handles() => Some((device, origin.inode_hint()?, None)),
+            [device] if refused => Some((device, origin.inode_hint()?, None)),
             _ => None,
         }
     }
@@ -264,7 +301,10 @@ impl Stack {
                 );
             }
             if upper.namespace == Namespace::User {
-                notes.push("marks are kept in user.overlay.*".to_owned());
+                notes.push(
+                    "marks are kept in user.overlay.*: symlinks and special files get a new number when they are copied up"
+                        .to_owned(),
+                );
             }
             if !self.index {
                 notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
@@ -311,7 +351,7 @@ fn open_layer(
         None => open::root(path).map_err(|e| refused("cannot be opened", e))?,
     };
     let stat = stat::stat(At::fd(fd.as_fd())).map_err(|e| refused("cannot be opened", e))?;
-    if stat.kind != crate::merge::listing::FileKind::Dir {
+    if stat.kind != FileKind::Dir {
         return Err(refused("cannot be used", nix::errno::Errno::ENOTDIR));
     }
     let readable = upper::readable(fd.as_fd()).map_err(|e| refused("cannot be read", e))?;

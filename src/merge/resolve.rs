@@ -51,6 +51,9 @@ pub struct Policy {
     pub redirect: bool,
     /// Metacopy files are followed.
     pub metacopy: bool,
+    /// The stack has data-only layers. A file of the lowest layer above them may always lead there: nobody but the layers'
+    /// author can have said so, and nothing but data is there.
+    pub data_only: bool,
 }
 
 /// What to do after a layer was heard.
@@ -95,6 +98,8 @@ pub struct Resolver<P> {
     policy: Policy,
     target: Target,
     found: Found<P>,
+    /// The layer that speaks next is the lowest that has names.
+    lowest: bool,
 }
 
 #[derive(Debug)]
@@ -110,12 +115,17 @@ enum Found<P> {
 impl<P> Resolver<P> {
     /// Starts with `name` in the parent's directories.
     pub fn new(policy: Policy, name: &OsStr) -> Self {
-        Resolver { policy, target: Target::Sibling(name.to_owned()), found: Found::Nothing }
+        Resolver { policy, target: Target::Sibling(name.to_owned()), found: Found::Nothing, lowest: false }
     }
 
     /// Where the next layer is to be asked.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Says whether the layer that is heard next is the lowest that has names.
+    pub fn at_lowest(&mut self, lowest: bool) {
+        self.lowest = lowest;
     }
 
     /// Says that the path to the object met a redirect: layers below keep the object at `path`.
@@ -163,6 +173,13 @@ impl<P> Resolver<P> {
     }
 
     fn feed_file(&mut self, layer: LayerId, place: P, metacopy: Option<Option<Redirect>>) -> Step {
+        let follows = self.policy.metacopy && self.policy.redirect;
+        if let (Found::Nothing, Some(Some(Redirect::FromRoot(path)))) = (&self.found, &metacopy) {
+            if !follows && self.policy.data_only && self.lowest {
+                self.found = Found::Pending(layer, place, Some(path.clone()));
+                return Step::Stop;
+            }
+        }
         if metacopy.is_some() && !self.policy.metacopy && !matches!(self.found, Found::Dir(_)) {
             return self.broken("metacopy", "option metacopy=off forbids to follow it");
         }
@@ -216,13 +233,13 @@ impl<P> Resolver<P> {
         Step::Stop
     }
 
-    /// What the layers heard so far say together. `data_only` tells whether the stack has data-only layers.
-    pub fn finish(self, data_only: bool) -> Outcome<P> {
+    /// What the layers heard so far say together.
+    pub fn finish(self) -> Outcome<P> {
         match self.found {
             Found::Nothing => Outcome::Absent,
             Found::Dir(members) => Outcome::Dir(members),
             Found::NonDir(layer, place, data) => Outcome::NonDir(layer, place, data),
-            Found::Pending(layer, place, Some(path)) if data_only => {
+            Found::Pending(layer, place, Some(path)) if self.policy.data_only => {
                 Outcome::NonDir(layer, place, Data::DataOnly(path))
             }
             Found::Pending(..) => Outcome::Broken("metacopy", "no layer below has its data"),
@@ -242,7 +259,7 @@ fn absolute_path(redirect: &Option<Redirect>) -> Option<OsString> {
 mod tests {
     use super::*;
 
-    const ALL: Policy = Policy { redirect: true, metacopy: true };
+    const ALL: Policy = Policy { redirect: true, metacopy: true, data_only: false };
 
     fn kinds() -> Vec<Probe> {
         vec![
@@ -263,7 +280,7 @@ mod tests {
                 break;
             }
         }
-        resolver.finish(false)
+        resolver.finish()
     }
 
     /// The obvious reading of overlayfs.rst, layer by layer, without any cleverness.
@@ -324,7 +341,7 @@ mod tests {
 
     #[test]
     fn what_the_options_forbid_is_an_error_and_never_wrong_bytes() {
-        let policy = Policy { redirect: false, metacopy: false };
+        let policy = Policy { redirect: false, metacopy: false, data_only: false };
         let mut r = Resolver::new(policy, OsStr::new("d"));
         assert_eq!(
             r.feed(
@@ -334,17 +351,26 @@ mod tests {
             ),
             Step::Stop
         );
-        assert!(matches!(r.finish(false), Outcome::Broken("redirect", _)));
+        assert!(matches!(r.finish(), Outcome::Broken("redirect", _)));
         let mut r = Resolver::new(policy, OsStr::new("f"));
         assert_eq!(r.feed(LayerId(0), 0, Probe::File { metacopy: Some(None) }), Step::Stop);
-        assert!(matches!(r.finish(false), Outcome::Broken("metacopy", _)));
+        assert!(matches!(r.finish(), Outcome::Broken("metacopy", _)));
     }
 
     #[test]
     fn data_only_layers_serve_absolute_redirects() {
         let meta = Probe::File { metacopy: Some(Some(Redirect::FromRoot("objects/ab".into()))) };
-        let mut r = Resolver::new(ALL, OsStr::new("f"));
-        r.feed(LayerId(1), 1, meta);
-        assert_eq!(r.finish(true), Outcome::NonDir(LayerId(1), 1, Data::DataOnly("objects/ab".into())));
+        let mut r = Resolver::new(Policy { data_only: true, ..ALL }, OsStr::new("f"));
+        r.feed(LayerId(1), 1, meta.clone());
+        assert_eq!(r.finish(), Outcome::NonDir(LayerId(1), 1, Data::DataOnly("objects/ab".into())));
+        // From the lowest layer above them also where nothing else is followed.
+        let strict = Policy { redirect: false, metacopy: false, data_only: true };
+        let mut r = Resolver::new(strict, OsStr::new("f"));
+        r.at_lowest(true);
+        assert_eq!(r.feed(LayerId(1), 1, meta.clone()), Step::Stop);
+        assert!(matches!(r.finish(), Outcome::NonDir(_, 1, Data::DataOnly(_))));
+        let mut r = Resolver::new(strict, OsStr::new("f"));
+        r.feed(LayerId(0), 0, meta);
+        assert!(matches!(r.finish(), Outcome::Broken("metacopy", _)));
     }
 }

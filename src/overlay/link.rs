@@ -92,8 +92,9 @@ impl Overlay {
         let redirect = match (present.as_deref(), renamed) {
             (Some(value), _) if value.starts_with(b"/") => return Ok(()),
             (Some(_), Some(_)) => return Ok(()),
-            (None, Some(name)) => Redirect::Sibling(name.to_owned()),
-            (_, None) => redirect_to(data.path().ok_or(Error::Stale)?)?,
+            // Its other names look for the data elsewhere, so only the whole path will do for a hard link.
+            (None, Some(name)) if state.index.is_none() => Redirect::Sibling(name.to_owned()),
+            _ => redirect_to(data.path().ok_or(Error::Stale)?)?,
         };
         upper.set_redirect(located.at(), &redirect)
     }

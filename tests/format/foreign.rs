@@ -60,7 +60,10 @@ fn foreign(layer: &Layer, kind: Kind, name: &str) {
         Dir | WhFileAndDir => layer.dir(path),
         WhOpaque => {
             layer.dir(path);
+            let dir = fs::File::open(layer.at(path)).unwrap();
+            let before = dir.metadata().unwrap().modified().unwrap();
             fs::write(layer.at(path).join(".wh..wh..opq"), "").unwrap();
+            dir.set_modified(before).unwrap();
         }
         UserOpaque => {
             layer.dir(path);
