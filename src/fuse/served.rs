@@ -78,6 +78,7 @@ impl Adapter {
 }
 
 impl Served {
+    /// How long the kernel may believe an answer, in this mount's terms.
     pub fn lifetime(&self, lifetime: Lifetime) -> Duration {
         match lifetime {
             Lifetime::Forever => self.wishes.timeout,
@@ -102,19 +103,23 @@ impl Served {
         if attr.ino.0 == attr.stat.ino { self.lifetime(attr.lifetime) } else { Duration::ZERO }
     }
 
+    /// Answers with attributes.
     pub fn attr(&self, reply: ReplyAttr, attr: &Attr) {
         reply.attr(&self.lifetime(attr.lifetime), &stat_attributes(attr));
     }
 }
 
+/// Who asks.
 pub fn caller(req: &Request, umask: u32) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), umask, pid: req.pid() }
 }
 
+/// The number that was given for an open file.
 pub fn handle(fh: FileHandle) -> Fh {
     Fh(fh.0)
 }
 
+/// Flags of open(2).
 pub fn flags(bits: i32) -> OFlag {
     OFlag::from_bits_retain(bits)
 }
@@ -234,6 +239,7 @@ pub fn absent() -> fuser::FileAttr {
     }
 }
 
+/// The names, if the caller has room for them. Errors: `Range`.
 pub fn fit(names: Vec<u8>, size: u32) -> Result<Vec<u8>> {
     if size != 0 && names.len() > size as usize { Err(Error::Range) } else { Ok(names) }
 }
