@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -99,6 +99,9 @@ impl Kept {
 
     fn in_dir(dir: &Path, device: &str, details: &Details) -> Option<Kept> {
         DirBuilder::new().recursive(true).mode(0o755).create(dir).ok()?;
+        if !is_own(dir) {
+            return None;
+        }
         // What dead daemons have left of earlier mounts on this device number.
         found(dir, device).into_iter().filter_map(Seen::at).for_each(Seen::forget);
         // Device numbers are used again at once, while the daemon of the earlier mount may still be cleaning up: the
@@ -134,7 +137,7 @@ pub struct Seen {
 impl Seen {
     /// The record of the mount on `device`, if there is one this process may read.
     pub fn of(device: &str) -> Option<Seen> {
-        places().into_iter().find_map(|dir| Seen::in_dir(&dir, device))
+        places().into_iter().filter(|dir| is_own(dir)).find_map(|dir| Seen::in_dir(&dir, device))
     }
 
     /// The newest, since an older one on the same device number is that of a mount that is gone.
@@ -177,11 +180,20 @@ fn found(dir: &Path, device: &str) -> Vec<PathBuf> {
     ours.map(|name| dir.join(name)).collect()
 }
 
-/// Where records may be, the best place first.
+/// Where records may be, the best place first. The last is for those whom no login manager has given a directory.
 fn places() -> Vec<PathBuf> {
-    let system = nix::unistd::geteuid().is_root().then(|| PathBuf::from("/run/stratafs"));
+    let uid = nix::unistd::geteuid();
+    let system = uid.is_root().then(|| PathBuf::from("/run/stratafs"));
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    system.into_iter().chain(own.map(|dir| PathBuf::from(dir).join("stratafs"))).collect()
+    let shared = std::env::temp_dir().join(format!("stratafs-{uid}"));
+    system.into_iter().chain(own.map(|dir| PathBuf::from(dir).join("stratafs"))).chain([shared]).collect()
+}
+
+/// Whether nobody but this user, or root, has made the directory: in a shared place anybody may have been there first.
+fn is_own(dir: &Path) -> bool {
+    let uid = nix::unistd::geteuid().as_raw();
+    dir.symlink_metadata()
+        .is_ok_and(|facts| facts.is_dir() && [0, uid].contains(&facts.uid()) && facts.mode() & 0o022 == 0)
 }
 
 #[cfg(test)]

@@ -6,11 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
 use super::upper::{self, Upper};
 use crate::config::{Config, FsyncMode, RedirectDir, Xino};
 use crate::error::{Context, Error, Result};
+use crate::merge::listing::FileKind;
 use crate::merge::mark::{Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::resolve::{Outcome, Policy, Probe, Resolver, Step, Target};
@@ -158,6 +161,11 @@ impl Stack {
         self.upper.is_some()
     }
 
+    /// Whether hard links of objects of this kind survive copy-up: their count is kept in a mark.
+    pub fn indexes(&self, kind: FileKind) -> bool {
+        self.index && self.namespace.marks(kind)
+    }
+
     /// The writable layer. Errors: `ReadOnly` without one.
     pub fn writable(&self) -> Result<&Upper> {
         self.upper.as_ref().ok_or(Error::ReadOnly)
@@ -199,8 +207,9 @@ impl Stack {
                 }
             };
             last = Some(layer);
-            let answer =
-                if usize::from(layer.0) == self.lowers.len() { without_redirect(answer) } else { answer };
+            let lowest = usize::from(layer.0) == self.lowers.len();
+            let answer = if lowest { without_redirect(answer) } else { answer };
+            resolver.at_lowest(lowest);
             if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
                 break;
             }
@@ -258,6 +267,7 @@ impl Stack {
     /// Device and inode of the lower object that `origin` names, with its link count where the object could be opened.
     pub fn find_origin(&self, origin: &Origin) -> Option<(u64, u64, Option<u32>)> {
         let mut seen = Vec::new();
+        let mut refused = false;
         for layer in self.lowers.iter().filter(|layer| layer.uuid == origin.uuid) {
             if seen.contains(&layer.device) {
                 continue;
@@ -266,14 +276,17 @@ impl Stack {
             let Some(Device { readable, .. }) = self.devices.get(&layer.device) else { continue };
             let opened =
                 handle::open_by_handle(readable.as_fd(), i32::from(origin.handle_type), &origin.handle);
-            if let Ok(fd) = opened {
-                let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
-                return Some((stat.dev, stat.ino, Some(stat.nlink)));
+            match opened {
+                Ok(fd) => {
+                    let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
+                    return Some((stat.dev, stat.ino, Some(stat.nlink)));
+                }
+                Err(errno) => refused |= errno == Errno::EPERM,
             }
         }
         // Without the right to open handles the number inside it has to do, if there is only one place it can mean.
         match seen[..] {
-            [device] if !cred::may_open_handles() => Some((device, origin.inode_hint()?, None)),
+            [device] if refused => Some((device, origin.inode_hint()?, None)),
             _ => None,
         }
     }
@@ -288,7 +301,10 @@ impl Stack {
                 );
             }
             if upper.namespace == Namespace::User {
-                notes.push("marks are kept in user.overlay.*".to_owned());
+                notes.push(
+                    "marks are kept in user.overlay.*: symlinks and special files get a new number when they are copied up"
+                        .to_owned(),
+                );
             }
             if !self.index {
                 notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
@@ -335,7 +351,7 @@ fn open_layer(
         None => open::root(path).map_err(|e| refused("cannot be opened", e))?,
     };
     let stat = stat::stat(At::fd(fd.as_fd())).map_err(|e| refused("cannot be opened", e))?;
-    if stat.kind != crate::merge::listing::FileKind::Dir {
+    if stat.kind != FileKind::Dir {
         return Err(refused("cannot be used", nix::errno::Errno::ENOTDIR));
     }
     let readable = upper::readable(fd.as_fd()).map_err(|e| refused("cannot be read", e))?;

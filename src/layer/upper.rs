@@ -11,11 +11,13 @@ use nix::fcntl::{OFlag, RenameFlags};
 use super::workdir::{Workdir, lock_dir};
 use crate::config;
 use crate::error::{Context, Error, Result};
+use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::Redirect;
+use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
-use crate::sys::{At, cred, name, open};
+use crate::sys::{At, attr, cred, name, open};
 
 /// What the upper layer's filesystem and the daemon's rights allow; every fallback is a named branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Upper {
 
     /// Writes `mark` with `value` onto the upper object at `at`.
     pub fn set_mark(&self, at: At<'_>, mark: Mark, value: &[u8]) -> Result<()> {
-        xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any).call("setxattr")
+        as_owner(at, || xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any)).call("setxattr")
     }
 
     /// Whether `mark` on the object at `at` is `value`; it becomes so if it was not there.
@@ -80,7 +82,7 @@ impl Upper {
 
     /// Removes `mark` if it is there.
     pub fn clear_mark(&self, at: At<'_>, mark: Mark) -> Result<()> {
-        match xattr::remove(at, self.namespace.attribute(mark)) {
+        match as_owner(at, || xattr::remove(at, self.namespace.attribute(mark))) {
             Ok(()) | Err(Errno::ENODATA) => Ok(()),
             Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
         }
@@ -101,8 +103,12 @@ impl Upper {
         self.set_mark(at, Mark::Impure, b"y")
     }
 
-    /// Says which lower object the one at `at` was copied up from; unknown is a statement, too.
-    pub fn set_origin(&self, at: At<'_>, origin: Option<&Origin>) -> Result<()> {
+    /// Says which lower object the one at `at`, of kind `kind`, was copied up from; unknown is a statement, too. An object
+    /// that takes no mark goes without. Source: kernel `ovl_check_setxattr`, called by `ovl_set_origin_fh`.
+    pub fn set_origin(&self, at: At<'_>, kind: FileKind, origin: Option<&Origin>) -> Result<()> {
+        if !self.namespace.marks(kind) {
+            return Ok(());
+        }
         let value = origin.and_then(|origin| origin.format(false)).unwrap_or_default();
         self.set_mark(at, Mark::Origin, &value)
     }
@@ -169,6 +175,20 @@ impl Upper {
     pub fn name_max(&self) -> usize {
         if self.abilities.whiteout_devices { 255 } else { 255 - mark::WHITEOUT_PREFIX.len() }
     }
+}
+
+/// Runs `change`, which changes a mark. A mark is the layer's affair and no user's, so a mode that keeps even the owner
+/// from writing, which stops a daemon without privilege, is lifted for it.
+fn as_owner(at: At<'_>, change: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
+    match change() {
+        Err(Errno::EACCES) => {}
+        result => return result,
+    }
+    let mode = stat(at)?.mode;
+    attr::chmod(at, mode | 0o600)?;
+    let changed = change();
+    attr::chmod(at, mode)?;
+    changed
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -244,8 +264,7 @@ pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
     crate::sys::dir::read(dir, |entry| {
         let at = At::new(dir, entry.name);
         let is_mark = mark::is_reserved(entry.name.as_bytes())
-            || (entry.kind.is_none_or(|kind| kind == crate::merge::listing::FileKind::Char)
-                && crate::sys::stat::stat(at)?.is_whiteout_device());
+            || (entry.kind.is_none_or(|kind| kind == FileKind::Char) && stat(at)?.is_whiteout_device());
         marks |= is_mark;
         names |= !is_mark;
         Ok(())

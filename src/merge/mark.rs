@@ -4,6 +4,8 @@
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::listing::FileKind;
+
 /// `.wh.NAME` hides NAME in the layers below. Source: OCI image-spec, layer.md, "Whiteouts".
 pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// In a directory: hides everything of the layers below. Source: OCI image-spec, layer.md, "Opaque Whiteout".
@@ -56,6 +58,11 @@ impl Namespace {
             Namespace::Trusted => b"trusted.overlay.",
             Namespace::User => b"user.overlay.",
         }
+    }
+
+    /// Whether objects of this kind take marks. Source: xattr(7): `user.*` is for regular files and directories.
+    pub fn marks(self, kind: FileKind) -> bool {
+        self == Namespace::Trusted || matches!(kind, FileKind::Regular | FileKind::Dir)
     }
 
     /// The attribute that carries `mark`.

@@ -104,9 +104,11 @@ impl Overlay {
                 let data = match data {
                     Data::Here => None,
                     Data::At(_, place) => Some(Box::new(lower_file(&place))),
-                    Data::DataOnly(path) => Some(Box::new(
-                        stack.data_only(&path)?.map_or_else(LowerFile::missing, |found| lower_file(&found)),
-                    )),
+                    // Data that is nowhere is missed when it is read, as in the kernel.
+                    Data::DataOnly(path) => {
+                        let found = stack.data_only(&path)?;
+                        Some(Box::new(found.map_or_else(LowerFile::missing, |found| lower_file(&found))))
+                    }
                 };
                 let state = State { data, ..State::default() };
                 if layer.is_upper() {
@@ -221,11 +223,11 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
     let at = At::new(fd.as_fd(), &place.name);
     let mut wanted = stack.pack_ino(real.dev, real.ino);
     // Only a directory marked impure has children with an origin, and only an indexed file has one elsewhere.
-    if place.dir.is(Fact::Impure) || (real.nlink > 1 && stack.index) {
+    if place.dir.is(Fact::Impure) || (real.nlink > 1 && stack.indexes(real.kind)) {
         if let Some(origin) = upper.origin(at)? {
             if let Some((device, ino, lower_nlink)) = stack.find_origin(&origin) {
                 wanted = stack.pack_ino(device, ino);
-                if real.nlink > 1 && stack.index {
+                if real.nlink > 1 && stack.indexes(real.kind) {
                     find_index(upper, &origin, &real, lower_nlink, &mut state)?;
                 }
             }
@@ -241,7 +243,7 @@ fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: St
     let lower_nlink = real.nlink;
     state.lower = Some(Box::new(lower_file(place)));
     let hard_linked = real.kind != FileKind::Dir && real.nlink > 1 && stack.is_writable();
-    if hard_linked && stack.index {
+    if hard_linked && stack.indexes(real.kind) {
         let upper = stack.writable()?;
         let fd = place.dir.fd().call("openat2")?;
         if let Some(origin) = stack.origin_of(layer, At::new(fd.as_fd(), &place.name)) {
@@ -257,7 +259,7 @@ fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: St
             }
         }
     }
-    let by_name = hard_linked && !stack.index;
+    let by_name = hard_linked && !stack.indexes(real.kind);
     Ok(Object { kind: real.kind, real, wanted, by_name, node: Node::NonDir, state, in_upper: false })
 }
 

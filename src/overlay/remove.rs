@@ -47,7 +47,11 @@ impl Overlay {
             let state = inode.state.read();
             state.upper_ino == 0 && state.lower.as_ref().is_some_and(|lower| lower.nlink > 1)
         };
-        if counts && inode.stack.index { self.copy_up.ensure(inode, Need::Metadata) } else { Ok(()) }
+        if counts && inode.stack.indexes(inode.kind) {
+            self.copy_up.ensure(inode, Need::Metadata)
+        } else {
+            Ok(())
+        }
     }
 
     /// Locks: the parent's names, the inode's gate; the parent has an upper part.

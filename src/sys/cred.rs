@@ -3,6 +3,7 @@
 //! set-id bits. Source: setfsuid(2), capabilities(7), umask(2).
 
 use std::cell::Cell;
+use std::os::unix::fs::MetadataExt;
 
 use nix::Result;
 use nix::errno::Errno;
@@ -19,7 +20,6 @@ pub struct Caller {
 }
 
 const CAP_FSETID: u32 = 4;
-const CAP_DAC_READ_SEARCH: u32 = 2;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_MKNOD: u32 = 27;
 const CAP_VERSION_3: u32 = 0x2008_0522;
@@ -77,19 +77,29 @@ fn capable(capability: u32) -> bool {
     own().is_ok_and(|(_, _, data)| data[(capability / 32) as usize].effective & (1 << (capability % 32)) != 0)
 }
 
-/// Whether `trusted.*` attributes, private mounts and passthrough are open to this process.
+/// Whether `trusted.*` attributes and passthrough are open to this process. The kernel asks for the capability in the
+/// first user namespace; in one of its own a process has it, and it is worth nothing here.
 pub fn may_administer() -> bool {
-    capable(CAP_SYS_ADMIN)
+    capable(CAP_SYS_ADMIN) && in_first_user_namespace()
 }
 
-/// Whether file handles may be opened.
-pub fn may_open_handles() -> bool {
-    capable(CAP_DAC_READ_SEARCH)
+/// Source: kernel `include/uapi/linux/nsfs.h`, `USER_NS_INIT_INO`.
+fn in_first_user_namespace() -> bool {
+    const FIRST: u64 = 0xEFFF_FFFD;
+    // Without /proc the capability has to do; whatever is then refused has its fallback where it is tried.
+    std::fs::metadata("/proc/self/ns/user").map_or(true, |facts| facts.ino() == FIRST)
 }
 
 /// Whether device nodes may be made.
 pub fn may_make_devices() -> bool {
     capable(CAP_MKNOD)
+}
+
+/// Whether the process `pid` has `gid` among its supplementary groups. No, if that cannot be found out.
+pub fn is_in_group(pid: u32, gid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups.is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
 }
 
 /// Gives this thread a umask of its own and sets it.

@@ -106,7 +106,8 @@ pub fn get_into(at: At<'_>, attribute: &CStr, value: &mut [u8]) -> Result<usize>
     )
 }
 
-/// The attribute's value; nothing if there is none, or the filesystem has no attributes.
+/// The attribute's value; nothing if there is none, or the filesystem has no attributes. Errors: EACCES if the object's
+/// mode forbids to read an attribute that is there.
 pub fn get(at: At<'_>, attribute: &CStr) -> Result<Option<Vec<u8>>> {
     let mut value = vec![0u8; 256];
     loop {
@@ -117,6 +118,10 @@ pub fn get(at: At<'_>, attribute: &CStr) -> Result<Option<Vec<u8>>> {
             }
             Err(Errno::ERANGE) => value.resize(get_into(at, attribute, &mut [])?.max(256), 0),
             Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
+            // Asking for a value needs the right to read, asking for names does not.
+            Err(Errno::EACCES) if !list(at)?.iter().any(|name| name.as_c_str() == attribute) => {
+                return Ok(None);
+            }
             Err(errno) => return Err(errno),
         }
     }

@@ -1,6 +1,7 @@
 //! The first change of a lower object: everything about it arrives in the upper, once.
 
 use crate::common::*;
+use std::path::Path;
 
 const OLD: (i64, i64) = (1_234_567_890, 987_654_321);
 
@@ -236,15 +237,18 @@ fn numbers_stay_across_copy_up_and_remount() {
     f.lower(0).file("d/f", "x").symlink("d/s", "f").dir("d/sub");
     f.lower(0).node("d/p", libc::S_IFIFO | 0o644, 0);
     f.mount();
-    let all = ["d", "d/f", "d/s", "d/sub", "d/p"];
-    let before = all.map(|n| stat(f.p(n)).ino());
+    // Where marks are kept in user.*, symlinks and special files cannot say where they come from.
+    let marked = if mode() == Mode::Root { 5 } else { 3 };
+    let all = &["d", "d/f", "d/sub", "d/s", "d/p"][..marked];
+    let numbers = |m: &Path| all.iter().map(|n| stat(m.join(n)).ino()).collect::<Vec<_>>();
+    let before = numbers(&f.p(""));
     for name in all {
         sys::utimens(f.p(name), OLD, OLD).unwrap();
     }
     sys::rename(f.p("d/f"), f.p("d/f2")).unwrap();
     sys::rename(f.p("d/f2"), f.p("d/f")).unwrap();
     f.check(|m| {
-        assert_eq!(all.map(|n| stat(m.join(n)).ino()), before);
+        assert_eq!(numbers(m), before);
         for e in dents(m.join("d")) {
             assert_eq!(e.ino, stat(m.join("d").join(&e.name)).ino(), "{:?}", e.name);
         }
