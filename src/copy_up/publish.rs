@@ -44,7 +44,7 @@ impl CopyUp {
             name::sync_dir(fd.as_fd()).call("fsync")?;
         }
         let parent_fd = parent.fd().call("openat2")?;
-        self.into_parent(&place.parent, parent, upper, || {
+        self.place_in_parent(&place.parent, parent, upper, || {
             upper.place(temp, parent_fd.as_fd(), &place.name, false)
         })?;
         let real = parent.child(&place.name);
@@ -161,7 +161,7 @@ impl CopyUp {
             // Until both names are made the count is right only relative to the lower object.
             upper.set_mark(temp.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, 0))?;
             upper.place(temp, index_dir.as_fd(), &index_name, false)?;
-            let linked = self.into_parent(&place.parent, parent, upper, || {
+            let linked = self.place_in_parent(&place.parent, parent, upper, || {
                 let from = At::new(index_dir.as_fd(), &index_name);
                 name::link(from, At::new(parent_fd.as_fd(), &place.name)).call("linkat")
             });
@@ -176,7 +176,7 @@ impl CopyUp {
             state.nlink = Some(lower_nlink);
             state.index = Some(index_name);
         } else {
-            self.into_parent(&place.parent, parent, upper, || {
+            self.place_in_parent(&place.parent, parent, upper, || {
                 upper.place(temp, parent_fd.as_fd(), &place.name, false)
             })?;
         }
@@ -223,7 +223,7 @@ impl CopyUp {
             let difference = i64::from(nlink) - i64::from(lower.nlink);
             upper.set_mark(from.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, difference))?;
         }
-        self.into_parent(parent, dir, upper, || {
+        self.place_in_parent(parent, dir, upper, || {
             name::link(from.at(), At::new(dir_fd.as_fd(), name_in)).call("linkat")
         })?;
         state.names[at].in_upper = true;
@@ -237,7 +237,7 @@ impl CopyUp {
 
     /// Runs `place`, which puts a copied-up object into the upper directory `real` of `parent`: its times stay, and it
     /// is marked impure first, because it now has a child that shows its origin's number.
-    fn into_parent(
+    fn place_in_parent(
         &self,
         parent: &Arc<Inode>,
         real: &Arc<RealDir>,
