@@ -114,7 +114,11 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     if flags.dirsync {
         mount.push(MountOption::DirSync);
     }
-    mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
+    if knows_selinux() {
+        mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
+    } else if !flags.context.is_empty() {
+        tracing::info!("no SELinux in the kernel: {} left out", flags.context.join(","));
+    }
     let mut options = fuser::Config::default();
     options.mount_options = mount;
     options.acl = if flags.allow_root {
@@ -128,4 +132,9 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     options.n_threads = Some(config.threads.unwrap_or(cpus).max(2));
     options.clone_fd = true;
     options
+}
+
+/// A kernel without SELinux refuses a mount with a label; callers name one all the same. Source: mount(8).
+fn knows_selinux() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("selinuxfs"))
 }

@@ -1,7 +1,7 @@
 //! The writable layer: what it can do, found out once at mount, and the only place where marks are written.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -15,7 +15,6 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::Redirect;
-use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
 use crate::sys::{At, attr, cred, name, open};
 
@@ -63,7 +62,8 @@ impl Upper {
 
     /// Writes `mark` with `value` onto the upper object at `at`.
     pub fn set_mark(&self, at: At<'_>, mark: Mark, value: &[u8]) -> Result<()> {
-        as_owner(at, || xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any)).call("setxattr")
+        attr::with_owner_access(at, || xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any))
+            .call("setxattr")
     }
 
     /// Whether `mark` on the object at `at` is `value`; it becomes so if it was not there.
@@ -77,12 +77,12 @@ impl Upper {
 
     /// Reads `mark` off the upper object at `at`.
     pub fn mark(&self, at: At<'_>, mark: Mark) -> Result<Option<Vec<u8>>> {
-        xattr::get(at, self.namespace.attribute(mark)).call("getxattr")
+        attr::with_owner_access(at, || xattr::get(at, self.namespace.attribute(mark))).call("getxattr")
     }
 
     /// Removes `mark` if it is there.
     pub fn clear_mark(&self, at: At<'_>, mark: Mark) -> Result<()> {
-        match as_owner(at, || xattr::remove(at, self.namespace.attribute(mark))) {
+        match attr::with_owner_access(at, || xattr::remove(at, self.namespace.attribute(mark))) {
             Ok(()) | Err(Errno::ENODATA) => Ok(()),
             Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
         }
@@ -154,13 +154,13 @@ impl Upper {
         }
         let temp = self.workdir.temp();
         self.workdir.link_whiteout(temp.at())?;
-        name::rename(temp.at(), At::new(dir, name), RenameFlags::RENAME_EXCHANGE).call("renameat2")
+        move_dir(At::new(dir, name), temp.at(), RenameFlags::RENAME_EXCHANGE).call("renameat2")
     }
 
     /// Takes the upper directory `name` out of `dir` in one visible step and removes it with the marks in it.
     pub fn take_out(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let temp = self.workdir.temp();
-        name::rename(At::new(dir, name), temp.at(), RenameFlags::RENAME_NOREPLACE).call("renameat2")
+        move_dir(At::new(dir, name), temp.at(), RenameFlags::RENAME_NOREPLACE).call("renameat2")
     }
 
     /// Removes the `.wh.` file of `name` after an object of that name was made: it hides nothing any more.
@@ -177,18 +177,14 @@ impl Upper {
     }
 }
 
-/// Runs `change`, which changes a mark. A mark is the layer's affair and no user's, so a mode that keeps even the owner
-/// from writing, which stops a daemon without privilege, is lifted for it.
-fn as_owner(at: At<'_>, change: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
-    match change() {
+/// Renames what may be a directory into another: who does that without privilege must be able to write to it.
+fn move_dir(from: At<'_>, to: At<'_>, flags: RenameFlags) -> nix::Result<()> {
+    match name::rename(from, to, flags) {
         Err(Errno::EACCES) => {}
         result => return result,
     }
-    let mode = stat(at)?.mode;
-    attr::chmod(at, mode | 0o600)?;
-    let changed = change();
-    attr::chmod(at, mode)?;
-    changed
+    let moved = open::path(from)?;
+    attr::with_owner_writing(At::fd(moved.as_fd()), || name::rename(from, to, flags))?
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -264,7 +260,8 @@ pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
     crate::sys::dir::read(dir, |entry| {
         let at = At::new(dir, entry.name);
         let is_mark = mark::is_reserved(entry.name.as_bytes())
-            || (entry.kind.is_none_or(|kind| kind == FileKind::Char) && stat(at)?.is_whiteout_device());
+            || (entry.kind.is_none_or(|kind| kind == FileKind::Char)
+                && crate::sys::stat::stat(at)?.is_whiteout_device());
         marks |= is_mark;
         names |= !is_mark;
         Ok(())
@@ -294,12 +291,12 @@ impl Upper {
     ) -> Result<()> {
         let to = At::new(dir, name);
         if !over_whiteout {
-            name::rename(temp.at(), to, RenameFlags::RENAME_NOREPLACE).call("renameat2")?;
+            move_dir(temp.at(), to, RenameFlags::RENAME_NOREPLACE).call("renameat2")?;
             temp.placed();
             return Ok(());
         }
         // A directory cannot replace a device: they change places, and the whiteout goes with the temporary name.
-        match name::rename(temp.at(), to, RenameFlags::RENAME_EXCHANGE) {
+        match move_dir(temp.at(), to, RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => Ok(()),
             Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
         }

@@ -248,7 +248,14 @@ pub fn remove_tree(at: At<'_>) -> nix::Result<()> {
     }
     match name::rmdir(at) {
         Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
-            sweep(at.dir, at.name)?;
+            match sweep(at.dir, at.name) {
+                // Closed even to its owner, which stops a daemon without privilege.
+                Err(Errno::EACCES) => {
+                    crate::sys::attr::chmod(at, 0o700)?;
+                    sweep(at.dir, at.name)?;
+                }
+                result => result?,
+            }
             name::rmdir(at)
         }
         result => result,

@@ -19,6 +19,7 @@ pub struct Caller {
     pub umask: u32,
 }
 
+const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_FSETID: u32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_MKNOD: u32 = 27;
@@ -88,6 +89,11 @@ fn in_first_user_namespace() -> bool {
     const FIRST: u64 = 0xEFFF_FFFD;
     // Without /proc the capability has to do; whatever is then refused has its fallback where it is tried.
     std::fs::metadata("/proc/self/ns/user").map_or(true, |facts| facts.ino() == FIRST)
+}
+
+/// Whether modes do not keep this process from anything that belongs to its users.
+pub fn may_override_modes() -> bool {
+    capable(CAP_DAC_OVERRIDE)
 }
 
 /// Whether device nodes may be made.

@@ -20,6 +20,7 @@ mod lookup;
 mod mmap;
 mod names;
 mod open;
+mod options;
 mod orders;
 mod orphan;
 mod privs;
