@@ -6,7 +6,7 @@
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -276,7 +276,13 @@ fn is_empty(shown: &str, path: &Path) -> Result<bool> {
 fn device() -> Result<()> {
     let device = "/dev/fuse";
     match fs::File::options().read(true).write(true).open(device) {
-        Ok(_) => {}
+        Ok(file) if is_fuse(&file) => {}
+        Ok(_) => {
+            return setup(format!(
+                "{device} is not the FUSE device: make it with `mknod {device} c 10 229`, or start the container with \
+                 `--device {device}`"
+            ));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return setup(format!(
                 "{device} does not exist: load the module with `modprobe fuse`, or start the container with \
@@ -297,6 +303,12 @@ fn device() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Source: kernel Documentation/admin-guide/devices.txt, character devices 10.
+fn is_fuse(file: &fs::File) -> bool {
+    let fuse = nix::sys::stat::makedev(10, 229);
+    file.metadata().is_ok_and(|facts| facts.file_type().is_char_device() && facts.rdev() == fuse)
 }
 
 /// The helper that mounts and unmounts for ordinary users, by the name it has here.

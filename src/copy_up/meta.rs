@@ -49,7 +49,7 @@ fn copy_by_attribute(
 ) -> Result<()> {
     copy_xattrs(namespace, from, to)?;
     let mut shown = *from_stat;
-    override_stat::apply(&mut shown, from).call("getxattr")?;
+    override_stat::apply(&mut shown, from, permissions).call("getxattr")?;
     if shown.kind != FileKind::Symlink {
         attr::chmod(to, if shown.kind == FileKind::Dir { 0o755 } else { 0o644 }).call("fchmodat2")?;
         override_stat::write(to, permissions, &override_stat::of(&shown)).call("setxattr")?;

@@ -2,6 +2,8 @@
 //! object is a regular file or a directory that its owner may read and write. What the attribute looks like is
 //! `merge::override_stat`'s matter.
 
+use std::ffi::CStr;
+
 use nix::Result;
 use nix::errno::Errno;
 
@@ -11,9 +13,20 @@ use crate::merge::override_stat::{ATTRIBUTES, Override};
 use crate::sys::stat::Stat;
 use crate::sys::{At, xattr};
 
-/// What the object at `at` says of itself; nothing if it has no attribute, or one that cannot be understood.
-pub fn read(at: At<'_>) -> Result<Option<Override>> {
-    for attribute in ATTRIBUTES {
+/// The attribute that a mount writes.
+fn own(permissions: XattrPermissions) -> &'static CStr {
+    match permissions {
+        XattrPermissions::Security => ATTRIBUTES[1],
+        XattrPermissions::User | XattrPermissions::Off => ATTRIBUTES[0],
+    }
+}
+
+/// What the object at `at` says of itself; nothing if it has no attribute, or one that cannot be understood. What this
+/// kind of mount writes goes before what another kind has left.
+pub fn read(at: At<'_>, permissions: XattrPermissions) -> Result<Option<Override>> {
+    let own = own(permissions);
+    let others = ATTRIBUTES.into_iter().filter(|attribute| *attribute != own);
+    for attribute in std::iter::once(own).chain(others) {
         match xattr::get(at, attribute) {
             Ok(Some(value)) => return Ok(Override::parse(&value)),
             Ok(None) | Err(Errno::EPERM) => {}
@@ -24,11 +37,11 @@ pub fn read(at: At<'_>) -> Result<Option<Override>> {
 }
 
 /// Puts what the object at `at` says of itself in the place of what is on disk. Symlinks say nothing.
-pub fn apply(real: &mut Stat, at: At<'_>) -> Result<()> {
+pub fn apply(real: &mut Stat, at: At<'_>, permissions: XattrPermissions) -> Result<()> {
     if real.kind == FileKind::Symlink {
         return Ok(());
     }
-    let Some(over) = read(at)? else { return Ok(()) };
+    let Some(over) = read(at, permissions)? else { return Ok(()) };
     (real.uid, real.gid, real.mode) = (over.uid, over.gid, over.mode);
     match over.kind {
         // Only a regular file stands for something else, and never for what has content of its own.
@@ -54,9 +67,5 @@ pub fn of(shown: &Stat) -> Override {
 
 /// Makes the object at `at` say `over` of itself.
 pub fn write(at: At<'_>, permissions: XattrPermissions, over: &Override) -> Result<()> {
-    let attribute = match permissions {
-        XattrPermissions::Security => ATTRIBUTES[1],
-        XattrPermissions::User | XattrPermissions::Off => ATTRIBUTES[0],
-    };
-    xattr::set(at, attribute, over.format().as_bytes(), xattr::SetMode::Any)
+    xattr::set(at, own(permissions), over.format().as_bytes(), xattr::SetMode::Any)
 }

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
 use super::upper::{self, Upper};
+use super::workdir::Use;
 use crate::config::{Config, FsyncMode, RedirectDir, Xino};
 use crate::error::{Context, Error, Result};
 use crate::merge::listing::FileKind;
@@ -72,13 +73,12 @@ impl Stack {
     pub fn open(config: &Config, room: usize) -> Result<Stack> {
         let pool = DirPool::new(room);
         let upper = match &config.upper {
-            Some(dirs) => Some(Upper::open(dirs, &config.marks, config.fsync == FsyncMode::Volatile)?),
+            Some(dirs) => Some(Upper::open(dirs, &config.marks, use_of(config))?),
             None => None,
         };
         let namespace = match &upper {
             Some(upper) => upper.namespace,
-            None if config.marks.userxattr == Some(true) || !cred::may_administer() => Namespace::User,
-            None => Namespace::Trusted,
+            None => Namespace::of_reader(config.marks.userxattr, cred::may_administer()),
         };
         let mut devices = HashMap::new();
         let mut open = |id: u16, path: &Path, role: &str, writable: bool| {
@@ -128,9 +128,9 @@ impl Stack {
                 return Ok(());
             }
         }
-        upper.workdir.open_index(&dirs.work)?;
-        self.index = self.index_belongs_here()?;
-        if !self.index {
+        let there = upper.workdir.open_index(&dirs.work, use_of(config))?;
+        self.index = there && self.index_belongs_here()?;
+        if there && !self.index {
             tracing::warn!("no index: it was made over other layers than these, which were moved or copied");
         }
         Ok(())
@@ -294,7 +294,7 @@ impl Stack {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(upper) = &self.upper {
-            if !upper.abilities.whiteout_devices {
+            if !upper.abilities.whiteout_devices && !upper.is_read_only() {
                 notes.push(
                     "whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned(),
                 );
@@ -305,11 +305,19 @@ impl Stack {
                         .to_owned(),
                 );
             }
-            if !self.index {
+            if !self.index && !upper.is_read_only() {
                 notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
             }
         }
         notes
+    }
+}
+
+fn use_of(config: &Config) -> Use {
+    match config.fsync {
+        _ if config.mount.read_only => Use::ReadOnly,
+        FsyncMode::Volatile => Use::Volatile,
+        FsyncMode::Auto | FsyncMode::Strict => Use::Durable,
     }
 }
 

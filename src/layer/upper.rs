@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags};
 
-use super::workdir::{Workdir, lock_dir};
+use super::workdir::{Use, Workdir, lock_dir};
 use crate::config;
 use crate::error::{Context, Error, Result};
 use crate::merge::listing::FileKind;
@@ -19,7 +19,7 @@ use crate::sys::xattr::{self, SetMode};
 use crate::sys::{At, attr, cred, name, open};
 
 /// What the upper layer's filesystem and the daemon's rights allow; every fallback is a named branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
     /// Char 0:0 can be made; otherwise whiteouts are `.wh.` files.
     pub whiteout_devices: bool,
@@ -38,13 +38,14 @@ pub struct Upper {
     pub abilities: Abilities,
     /// Where marks are written and read.
     pub namespace: Namespace,
+    how: Use,
     _lock: nix::fcntl::Flock<OwnedFd>,
 }
 
 impl Upper {
     /// Locks the upper layer and its workdir and finds out what they can do.
     /// Errors: `Setup` naming the directory and the remedy.
-    pub fn open(upper: &config::Upper, marks: &config::Marks, volatile: bool) -> Result<Upper> {
+    pub fn open(upper: &config::Upper, marks: &config::Marks, how: Use) -> Result<Upper> {
         let lock = lock_dir(&upper.dir).map_err(|errno| match errno {
             Errno::EWOULDBLOCK => Error::Setup(format!(
                 "upperdir {:?} is in use by another mount: unmount that one first, or give another upperdir",
@@ -52,12 +53,25 @@ impl Upper {
             )),
             errno => Error::Setup(format!("upperdir {:?} cannot be opened: {}", upper.dir, errno.desc())),
         })?;
-        let workdir = Workdir::open(&upper.work, volatile)?;
-        let probe = Probe::new(&workdir, &upper.dir)?;
-        let namespace = probe.namespace(marks.userxattr)?;
-        let abilities = probe.abilities();
-        drop(probe);
-        Ok(Upper { workdir, abilities, namespace, _lock: lock })
+        let workdir = Workdir::open(&upper.work, how)?;
+        if how == Use::ReadOnly {
+            let namespace = Namespace::of_reader(marks.userxattr, cred::may_administer());
+            return Ok(Upper { workdir, abilities: Abilities::default(), namespace, how, _lock: lock });
+        }
+        let (namespace, abilities) = match try_out(&workdir, &upper.dir, marks) {
+            Ok(tried) => tried,
+            Err(error) => {
+                // Nothing has come of it, so nothing shall tell of it.
+                workdir.unmake(&upper.work);
+                return Err(error);
+            }
+        };
+        Ok(Upper { workdir, abilities, namespace, how, _lock: lock })
+    }
+
+    /// Whether nothing is ever written here.
+    pub fn is_read_only(&self) -> bool {
+        self.how == Use::ReadOnly
     }
 
     /// Writes `mark` with `value` onto the upper object at `at`.
@@ -71,6 +85,7 @@ impl Upper {
         let Some(value) = value else { return Ok(true) };
         match self.mark(at, mark)? {
             Some(present) => Ok(present == value),
+            None if self.is_read_only() => Ok(true),
             None => self.set_mark(at, mark, &value).map(|()| true),
         }
     }
@@ -173,7 +188,11 @@ impl Upper {
 
     /// The longest name an object may have.
     pub fn name_max(&self) -> usize {
-        if self.abilities.whiteout_devices { 255 } else { 255 - mark::WHITEOUT_PREFIX.len() }
+        if self.abilities.whiteout_devices || self.is_read_only() {
+            255
+        } else {
+            255 - mark::WHITEOUT_PREFIX.len()
+        }
     }
 }
 
@@ -185,6 +204,11 @@ fn move_dir(from: At<'_>, to: At<'_>, flags: RenameFlags) -> nix::Result<()> {
     }
     let moved = open::path(from)?;
     attr::with_owner_writing(At::fd(moved.as_fd()), || name::rename(from, to, flags))?
+}
+
+fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<(Namespace, Abilities)> {
+    let probe = Probe::new(workdir, upper)?;
+    Ok((probe.namespace(marks.userxattr)?, probe.abilities()))
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {

@@ -78,7 +78,7 @@ impl Overlay {
         let mut real = stat(at).call("statx")?;
         unmask_device(self.stack.namespace, &mut real, at)?;
         if self.by_attribute() {
-            override_stat::apply(&mut real, at).call("getxattr")?;
+            override_stat::apply(&mut real, at, self.settings.xattr_permissions).call("getxattr")?;
         }
         Ok(real)
     }
@@ -202,7 +202,9 @@ impl Overlay {
             // It takes no attribute, and its owner and mode stop nobody.
             return Ok(());
         }
-        let mut over = override_stat::read(at).call("getxattr")?.unwrap_or(override_stat::of(&real));
+        let mut over = override_stat::read(at, self.settings.xattr_permissions)
+            .call("getxattr")?
+            .unwrap_or(override_stat::of(&real));
         change(&mut over);
         override_stat::write(at, self.settings.xattr_permissions, &over).call("setxattr")
     }

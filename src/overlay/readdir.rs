@@ -224,7 +224,7 @@ impl Overlay {
                 }
                 Some(FileKind::Regular) if self.by_attribute() => {
                     let mut found = stat(at)?;
-                    override_stat::apply(&mut found, at)?;
+                    override_stat::apply(&mut found, at, self.settings.xattr_permissions)?;
                     RawKind::Object(found.kind)
                 }
                 Some(kind) => RawKind::Object(kind),

@@ -22,7 +22,6 @@ pub struct Caller {
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_FSETID: u32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
-const CAP_MKNOD: u32 = 27;
 const CAP_VERSION_3: u32 = 0x2008_0522;
 
 #[repr(C)]
@@ -94,11 +93,6 @@ fn in_first_user_namespace() -> bool {
 /// Whether modes do not keep this process from anything that belongs to its users.
 pub fn may_override_modes() -> bool {
     capable(CAP_DAC_OVERRIDE)
-}
-
-/// Whether device nodes may be made.
-pub fn may_make_devices() -> bool {
-    capable(CAP_MKNOD)
 }
 
 /// Gives this thread a umask of its own and sets it.
