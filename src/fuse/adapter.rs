@@ -4,136 +4,28 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use nix::fcntl::OFlag;
 
-use super::convert::{decode_device, entry_attributes, file_type, set_time, stat_attributes};
-use super::passthrough::Backings;
+use super::convert::{decode_device, entry_attributes, file_type, set_time};
 use super::reply::answer;
+use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
 use crate::error::{Error, Result};
-use crate::inode::{Fh, Ino};
-use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, NewNode, Overlay, RenameMode, SetAttr};
+use crate::inode::Ino;
+use crate::overlay::{NewNode, RenameMode, SetAttr};
 use crate::sys::copy::Seek;
 use crate::sys::xattr::SetMode;
 
-/// Node numbers are never used for another object while the kernel knows them, so one generation is enough.
-const GENERATION: Generation = Generation(0);
-
-/// What a mount asks of the kernel.
-#[derive(Debug, Clone, Copy)]
-pub struct Wishes {
-    /// How long names and attributes may be kept.
-    pub timeout: Duration,
-    /// POSIX ACLs.
-    pub acl: bool,
-    /// Extended attributes at all.
-    pub xattr: bool,
-    /// Reads and writes go straight to backing files.
-    pub passthrough: bool,
-    /// The kernel keeps written pages for a while.
-    pub writeback: bool,
-}
-
-/// The merged tree as fuser sees it.
-#[derive(Debug)]
-pub struct Adapter {
-    overlay: Arc<Overlay>,
-    backings: Backings,
-    wishes: Wishes,
-}
-
-impl Adapter {
-    /// Serves `overlay`.
-    pub fn new(overlay: Arc<Overlay>, wishes: Wishes) -> Adapter {
-        Adapter { overlay, backings: Backings::default(), wishes }
-    }
-
-    fn lifetime(&self, lifetime: Lifetime) -> Duration {
-        match lifetime {
-            Lifetime::Forever => self.wishes.timeout,
-            Lifetime::None => Duration::ZERO,
-        }
-    }
-
-    /// Gives a looked-up name to the kernel, which keeps the lookup until it forgets.
-    fn entry(&self, reply: ReplyEntry, entry: Entry<'_>) {
-        let attr = entry.attr;
-        drop(entry.inode.leak());
-        reply.entry_with_ttls(
-            &self.entry_attr_lifetime(&attr),
-            &self.wishes.timeout,
-            &entry_attributes(&attr),
-            GENERATION,
-        );
-    }
-
-    /// An entry tells the node as the object's number. Where the two differ the kernel asks for the attributes again.
-    fn entry_attr_lifetime(&self, attr: &Attr) -> Duration {
-        if attr.ino.0 == attr.stat.ino { self.lifetime(attr.lifetime) } else { Duration::ZERO }
-    }
-
-    fn attr(&self, reply: ReplyAttr, attr: &Attr) {
-        reply.attr(&self.lifetime(attr.lifetime), &stat_attributes(attr));
-    }
-}
-
-fn caller(req: &Request, umask: u32) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), umask }
-}
-
-fn handle(fh: FileHandle) -> Fh {
-    Fh(fh.0)
-}
-
-fn flags(bits: i32) -> OFlag {
-    OFlag::from_bits_retain(bits)
-}
-
-/// What no open ever needs: a flush at close. Writes reach the upper file at once.
-fn cached_flags(pages_hold: bool) -> FopenFlags {
-    let keep = if pages_hold { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
-    FopenFlags::FOPEN_NOFLUSH | keep
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let mut wanted = vec![
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_DONT_MASK,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_HAS_IOCTL_DIR,
-            InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-        ];
-        if self.wishes.acl && self.wishes.xattr {
-            wanted.push(InitFlags::FUSE_POSIX_ACL);
-        }
-        if self.wishes.writeback {
-            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
-        }
-        for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
-                tracing::info!("the kernel does not offer {flag:?}");
-            }
-        }
-        if self.wishes.passthrough {
-            // One filesystem below ours: the upper layer may not be stacked itself.
-            let stacked = config.set_max_stack_depth(1).is_ok();
-            self.overlay
-                .set_passthrough(stacked && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok());
-        }
+        self.ask_kernel(config);
         Ok(())
     }
 
@@ -173,8 +65,11 @@ impl Filesystem for Adapter {
     ) {
         let (atime, mtime) = (set_time(atime), set_time(mtime));
         let change = SetAttr { mode, uid, gid, size, atime, mtime, fh: fh.map(handle) };
-        let done = self.overlay.setattr(caller(req, 0), Ino(ino.0), change);
-        answer!("setattr", ino.0, reply, done, attr => self.attr(reply, &attr))
+        let caller = caller(req, 0);
+        self.maybe_long(ino, move |served| {
+            let done = served.overlay.setattr(caller, Ino(ino.0), change);
+            answer!("setattr", ino.0, reply, done, attr => served.attr(reply, &attr))
+        });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -240,26 +135,20 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
-        let linked = self.overlay.link(Ino(ino.0), Ino(newparent.0), newname);
-        answer!("link", ino.0, reply, linked, entry => self.entry(reply, entry))
+        let newname = newname.to_owned();
+        self.maybe_long(ino, move |served| {
+            let linked = served.overlay.link(Ino(ino.0), Ino(newparent.0), &newname);
+            answer!("link", ino.0, reply, linked, entry => served.entry(reply, entry))
+        });
     }
 
     fn open(&self, req: &Request, ino: INodeNo, bits: OpenFlags, reply: ReplyOpen) {
-        let opened = self.overlay.open(caller(req, 0), Ino(ino.0), flags(bits.0));
-        answer!("open", ino.0, reply, opened, opened => {
-            let fh = FileHandle(opened.fh.0);
-            let (fd, keeps_set_id) = match opened.mode {
-                IoMode::Cached(pages_hold) => return reply.opened(fh, cached_flags(pages_hold)),
-                IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
-            };
-            match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
-                Ok(backing) => reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing),
-                Err(error) => {
-                    self.not_passed(opened.fh, fd, &error);
-                    reply.opened(fh, cached_flags(false));
-                }
-            }
-        })
+        let (caller, flags) = (caller(req, 0), flags(bits.0));
+        // Reading copies nothing up, and cutting everything off copies no data.
+        if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY || flags.contains(OFlag::O_TRUNC) {
+            return self.open_for(caller, ino, flags, reply);
+        }
+        self.maybe_long(ino, move |served| served.open_for(caller, ino, flags, reply));
     }
 
     fn create(
@@ -273,28 +162,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let created = self.overlay.create(caller(req, umask), Ino(parent.0), name, mode, flags(bits));
-        answer!("create", parent.0, reply, created, (entry, opened) => {
-            let attr = entry.attr;
-            let ino = entry.inode.leak().ino;
-            let fh = FileHandle(opened.fh.0);
-            let (ttl, attributes) = (self.wishes.timeout, entry_attributes(&attr));
-            let (fd, keeps_set_id) = match opened.mode {
-                IoMode::Cached(pages_hold) => {
-                    return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));
-                }
-                IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
-            };
-            match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
-                Ok(backing) => {
-                    let flags = FopenFlags::FOPEN_NOFLUSH;
-                    reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
-                }
-                Err(error) => {
-                    self.not_passed(opened.fh, fd, &error);
-                    reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(false));
-                }
-            }
-        })
+        answer!("create", parent.0, reply, created, (entry, opened) => self.created(reply, entry, opened))
     }
 
     fn read(
@@ -424,7 +292,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -440,7 +308,11 @@ impl Filesystem for Adapter {
             libc::XATTR_REPLACE => SetMode::Replace,
             _ => SetMode::Any,
         };
-        answer!("setxattr", ino.0, reply, self.overlay.setxattr(Ino(ino.0), name, value, mode), () => reply.ok())
+        let (caller, name, value) = (caller(req, 0), name.to_owned(), value.to_vec());
+        self.maybe_long(ino, move |served| {
+            let done = served.overlay.setxattr(caller, Ino(ino.0), &name, &value, mode);
+            answer!("setxattr", ino.0, reply, done, () => reply.ok())
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -553,41 +425,4 @@ impl Filesystem for Adapter {
         let copied = self.overlay.copy_range((handle(fh_in), offset_in), (handle(fh_out), offset_out), len);
         answer!("copy_file_range", ino_in.0, reply, copied, len => reply.written(len as u32))
     }
-}
-
-impl Adapter {
-    /// Notes that the kernel does not take a backing file. A lasting reason turns passthrough off for good.
-    fn not_passed(&self, fh: Fh, fd: Arc<std::os::fd::OwnedFd>, error: &io::Error) {
-        if self.overlay.passthrough() {
-            tracing::info!("no passthrough: {error}");
-            self.overlay.set_passthrough(false);
-        }
-        self.overlay.not_passed(fh, fd);
-    }
-}
-
-/// An answer that says that there is nothing, and may be remembered.
-fn absent() -> fuser::FileAttr {
-    let epoch = SystemTime::UNIX_EPOCH;
-    fuser::FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: epoch,
-        mtime: epoch,
-        ctime: epoch,
-        crtime: epoch,
-        kind: fuser::FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
-fn fit(names: Vec<u8>, size: u32) -> Result<Vec<u8>> {
-    if size != 0 && names.len() > size as usize { Err(Error::Range) } else { Ok(names) }
 }

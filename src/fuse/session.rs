@@ -7,7 +7,7 @@ use fuser::{INodeNo, MountOption, SessionACL};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::adapter::{Adapter, Wishes};
+use super::served::{Adapter, Wishes};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::overlay::Overlay;

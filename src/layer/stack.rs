@@ -207,8 +207,9 @@ impl Stack {
                 }
             };
             last = Some(layer);
-            let answer =
-                if usize::from(layer.0) == self.lowers.len() { without_redirect(answer) } else { answer };
+            let lowest = usize::from(layer.0) == self.lowers.len();
+            let answer = if lowest { without_redirect(answer) } else { answer };
+            resolver.at_lowest(lowest);
             if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
                 break;
             }

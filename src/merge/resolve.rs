@@ -51,8 +51,8 @@ pub struct Policy {
     pub redirect: bool,
     /// Metacopy files are followed.
     pub metacopy: bool,
-    /// The stack has data-only layers. A lower file may always lead there: nobody but the layers' author can have said so,
-    /// and nothing but data is there.
+    /// The stack has data-only layers. A file of the lowest layer above them may always lead there: nobody but the layers'
+    /// author can have said so, and nothing but data is there.
     pub data_only: bool,
 }
 
@@ -98,6 +98,8 @@ pub struct Resolver<P> {
     policy: Policy,
     target: Target,
     found: Found<P>,
+    /// The layer that speaks next is the lowest that has names.
+    lowest: bool,
 }
 
 #[derive(Debug)]
@@ -113,12 +115,17 @@ enum Found<P> {
 impl<P> Resolver<P> {
     /// Starts with `name` in the parent's directories.
     pub fn new(policy: Policy, name: &OsStr) -> Self {
-        Resolver { policy, target: Target::Sibling(name.to_owned()), found: Found::Nothing }
+        Resolver { policy, target: Target::Sibling(name.to_owned()), found: Found::Nothing, lowest: false }
     }
 
     /// Where the next layer is to be asked.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Says whether the layer that is heard next is the lowest that has names.
+    pub fn at_lowest(&mut self, lowest: bool) {
+        self.lowest = lowest;
     }
 
     /// Says that the path to the object met a redirect: layers below keep the object at `path`.
@@ -168,7 +175,7 @@ impl<P> Resolver<P> {
     fn feed_file(&mut self, layer: LayerId, place: P, metacopy: Option<Option<Redirect>>) -> Step {
         let follows = self.policy.metacopy && self.policy.redirect;
         if let (Found::Nothing, Some(Some(Redirect::FromRoot(path)))) = (&self.found, &metacopy) {
-            if !follows && self.policy.data_only && !layer.is_upper() {
+            if !follows && self.policy.data_only && self.lowest {
                 self.found = Found::Pending(layer, place, Some(path.clone()));
                 return Step::Stop;
             }
@@ -356,9 +363,10 @@ mod tests {
         let mut r = Resolver::new(Policy { data_only: true, ..ALL }, OsStr::new("f"));
         r.feed(LayerId(1), 1, meta.clone());
         assert_eq!(r.finish(), Outcome::NonDir(LayerId(1), 1, Data::DataOnly("objects/ab".into())));
-        // Also where nothing else is followed, but never from the upper layer.
+        // From the lowest layer above them also where nothing else is followed.
         let strict = Policy { redirect: false, metacopy: false, data_only: true };
         let mut r = Resolver::new(strict, OsStr::new("f"));
+        r.at_lowest(true);
         assert_eq!(r.feed(LayerId(1), 1, meta.clone()), Step::Stop);
         assert!(matches!(r.finish(), Outcome::NonDir(_, 1, Data::DataOnly(_))));
         let mut r = Resolver::new(strict, OsStr::new("f"));

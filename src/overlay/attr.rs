@@ -63,6 +63,21 @@ impl Overlay {
         self.attr_of(&self.inode(ino)?)
     }
 
+    /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot
+    /// tell: then the change itself will say why.
+    pub fn copies_much(&self, ino: Ino) -> bool {
+        const MUCH_BYTES: u64 = 4 << 20;
+        let Some(inode) = self.store.get(ino).filter(|inode| inode.kind == FileKind::Regular) else {
+            return false;
+        };
+        let waits = {
+            let state = inode.state.read();
+            state.upper_ino == 0 || state.data.is_some()
+        };
+        let size = || inode.with_data(|at, _| stat(at).call("statx"));
+        waits && inode.stack.is_writable() && size().is_ok_and(|stat| stat.size > MUCH_BYTES)
+    }
+
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
         let real = inode.with(|at| self.stat_shown(at))?;
         self.shown(inode, real)
@@ -140,12 +155,13 @@ impl Overlay {
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         inode.with(|at| {
             let times = (change.atime, change.mtime);
-            let owner = uid.is_some() || gid.is_some();
-            // A change of nothing is chown(-1, -1): it clears set-id bits all the same.
-            if owner
-                || (change.mode.is_none() && change.size.is_none() && times == (SetTime::Omit, SetTime::Omit))
-            {
+            if uid.is_some() || gid.is_some() {
                 self.chown(at, uid, gid)?;
+            } else if change.mode.is_none()
+                && change.size.is_none()
+                && times == (SetTime::Omit, SetTime::Omit)
+            {
+                self.clear_privileges(caller, at)?;
             }
             if let Some(mode) = change.mode {
                 self.chmod(at, mode & 0o7777 & !unsafe_bits)?;
@@ -173,6 +189,18 @@ impl Overlay {
         }
         let fd = inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?;
         cut(fd.as_fd())
+    }
+
+    /// A change of nothing is either chown(-1, -1), which clears set-id bits and the capability, or what the kernel sends
+    /// before a write to a file that has a capability. The two look alike. Who may keep set-id bits is taken to write.
+    fn clear_privileges(&self, caller: Caller, at: At<'_>) -> Result<()> {
+        if caller.uid != 0 {
+            return self.chown(at, None, None);
+        }
+        match xattr::remove(at, c"security.capability") {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+            Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
+        }
     }
 
     fn chown(&self, at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {

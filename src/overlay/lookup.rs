@@ -103,9 +103,11 @@ impl Overlay {
                 let data = match data {
                     Data::Here => None,
                     Data::At(_, place) => Some(Box::new(lower_file(&place))),
-                    Data::DataOnly(path) => Some(Box::new(
-                        stack.data_only(&path)?.map_or_else(LowerFile::missing, |found| lower_file(&found)),
-                    )),
+                    // Data that is nowhere is missed when it is read, as in the kernel.
+                    Data::DataOnly(path) => {
+                        let found = stack.data_only(&path)?;
+                        Some(Box::new(found.map_or_else(LowerFile::missing, |found| lower_file(&found))))
+                    }
                 };
                 let state = State { data, ..State::default() };
                 let mut object = if layer.is_upper() {

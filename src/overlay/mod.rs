@@ -50,6 +50,8 @@ pub struct Caller {
     pub gid: u32,
     /// The umask, where the request carries one.
     pub umask: u32,
+    /// The process, as far as the daemon can see it.
+    pub pid: u32,
 }
 
 /// The choices of a mount that operations ask for.

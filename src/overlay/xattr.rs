@@ -11,9 +11,12 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::Ino;
 use crate::merge::mark;
+use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
+use crate::sys::{At, attr, cred};
 
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 
 impl Overlay {
     /// The attribute's value, read into `buffer`; its length. An empty buffer asks for the length only.
@@ -44,7 +47,14 @@ impl Overlay {
     }
 
     /// Sets an attribute.
-    pub fn setxattr(&self, ino: Ino, name: &OsStr, value: &[u8], mode: SetMode) -> Result<()> {
+    pub fn setxattr(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        mode: SetMode,
+    ) -> Result<()> {
         let stored = self.stored(name)?;
         let inode = self.inode(ino)?;
         // A change that fails copies nothing up.
@@ -61,9 +71,26 @@ impl Overlay {
             }
         }
         self.copy_up.ensure(&inode, Need::Metadata)?;
-        inode.with(|at| xattr::set(at, &stored, value, mode).call("setxattr"))?;
+        inode.with(|at| {
+            xattr::set(at, &stored, value, mode).call("setxattr")?;
+            if name.as_bytes() == ACL_ACCESS { self.drop_foreign_setgid(caller, at) } else { Ok(()) }
+        })?;
         self.copy_up.changed(&inode);
         Ok(())
+    }
+
+    /// Who sets an ACL on a file of a group that is not theirs loses the set-group-id bit, as by chmod(2).
+    /// Source: kernel `posix_acl_update_mode`.
+    fn drop_foreign_setgid(&self, caller: Caller, at: At<'_>) -> Result<()> {
+        let real = stat(at).call("statx")?;
+        let owner = self.disk_caller(caller)?;
+        if real.mode & libc::S_ISGID == 0 || owner.uid == 0 || owner.gid == real.gid {
+            return Ok(());
+        }
+        if cred::is_in_group(caller.pid, real.gid) {
+            return Ok(());
+        }
+        attr::chmod(at, real.mode & !libc::S_ISGID).call("fchmodat2")
     }
 
     /// Removes an attribute. Errors: `NoAttribute`.

@@ -95,6 +95,13 @@ pub fn may_override_modes() -> bool {
     capable(CAP_DAC_OVERRIDE)
 }
 
+/// Whether the process `pid` has `gid` among its supplementary groups. No, if that cannot be found out.
+pub fn is_in_group(pid: u32, gid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    groups.is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
+}
+
 /// Gives this thread a umask of its own and sets it.
 pub fn set_thread_umask(umask: u32) -> Result<()> {
     let current = UMASK.get();

@@ -183,3 +183,38 @@ fn write_through_a_shared_map_is_no_write_call_but_keeps_working() {
         }
     });
 }
+
+/// Source: chmod(2), "S_ISGID"; kernel `posix_acl_update_mode`.
+#[test]
+fn an_acl_set_by_a_stranger_to_the_group_takes_the_setgid_bit() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    f.lower(0)
+        .file("foreign", "x")
+        .owner(1000, 50)
+        .mode(0o2755)
+        .file("own", "x")
+        .owner(1000, 1000)
+        .mode(0o2755);
+    f.mount();
+    // u::rwx, u:1001:r, g::r-x, m::r-x, o::r
+    let entry = |tag: u16, perm: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let acl = [
+        2u32.to_le_bytes().to_vec(),
+        entry(1, 7, u32::MAX),
+        entry(2, 4, 1001),
+        entry(4, 5, u32::MAX),
+        entry(16, 5, u32::MAX),
+        entry(32, 4, u32::MAX),
+    ]
+    .concat();
+    for name in ["foreign", "own"] {
+        let path = f.p(name);
+        as_user(1000, 1000, || sys::setxattr(&path, "system.posix_acl_access", &acl, 0)).unwrap();
+    }
+    f.check(|m| {
+        assert_eq!(stat(m.join("foreign")).mode() & 0o7777, 0o754);
+        assert_eq!(stat(m.join("own")).mode() & 0o7777, 0o2754);
+    });
+}
