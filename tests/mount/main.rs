@@ -7,6 +7,7 @@
 mod common;
 
 mod attr;
+mod callers;
 mod coherence;
 mod copy_up;
 mod create;

@@ -167,7 +167,7 @@ fn by_attribute(mut f: Fixture, value: u8, attribute: &str) {
     }
     f.unmount();
     f.mount();
-    for name in ["moved", "sock", "fifo", "kept", "low"] {
+    for name in ["moved", "sock", "fifo", "low"] {
         sys::unlink(f.p(name)).unwrap();
     }
     f.check(|m| assert_eq!(missing(m.join("fifo")), Errno::ENOENT));
