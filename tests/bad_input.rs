@@ -152,7 +152,13 @@ fn layers_closed_to_an_ordinary_user() {
     t.refused(&mut as_user(&upper), &["upper layer", "/full\"", "written", "permissions"]);
     let work = ["mount", "-l", "l", "-u", "u", "-w", "full", "m"];
     t.refused(&mut as_user(&work), &["workdir", "/full\"", "written", "permissions"]);
-    t.refused(&mut as_user(&["mount", "-l", "l", "full/x"]), &["mountpoint", "/full/x\"", "write"]);
+    t.refused(&mut as_user(&["mount", "-l", "l", "full/x"]), &["mountpoint", "/full/x\"", "of your own"]);
+    if !fs::read_to_string("/etc/fuse.conf")
+        .is_ok_and(|text| text.lines().any(|line| line == "user_allow_other"))
+    {
+        let parts = ["/m\"", "user_allow_other", "leave `allow_other`"];
+        t.refused(&mut as_user(&["mount", "-l", "l", "-o", "allow_other", "m"]), &parts);
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Layer {
     device: u64,
     /// Filesystem uuid, as origins name it.
     uuid: [u8; 16],
+    /// It is reached through a read-only mount of its own.
+    fenced: bool,
     /// The path it was opened at, for messages.
     pub path: std::path::PathBuf,
 }
@@ -294,10 +296,19 @@ impl Stack {
     /// Lines about what does not work here, for `stratafs ls -v`.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.lowers.iter().chain(&self.data_only).any(|layer| !layer.fenced) {
+            notes.push("lower layers are kept from changes by the daemon alone: it may not make read-only mounts of them".to_owned());
+        }
         if let Some(upper) = &self.upper {
             if !upper.abilities.whiteout_devices && !upper.is_read_only() {
                 notes.push(
                     "whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned(),
+                );
+            }
+            if upper.abilities.whiteout_devices && !upper.abilities.rename_whiteout {
+                notes.push(
+                    "renames leave .wh. files: the upper layer's filesystem cannot leave whiteouts"
+                        .to_owned(),
                 );
             }
             if upper.namespace == Namespace::User {
@@ -354,6 +365,7 @@ fn open_layer(
     };
     // A lower layer is reached through a read-only mount of its own where that is allowed: a second fence.
     let clone = if writable { None } else { open::read_only_clone(path).ok() };
+    let fenced = clone.is_some();
     let fd = match clone {
         Some(fd) => fd,
         None => open::root(path).map_err(|e| refused("cannot be opened", e))?,
@@ -366,5 +378,11 @@ fn open_layer(
     let uuid = handle::filesystem_uuid(readable.as_fd());
     let index = u8::try_from(devices.len()).unwrap_or(u8::MAX).min(0x7f);
     devices.entry(stat.dev).or_insert(Device { index, readable });
-    Ok(Layer { root: RealDir::root(id, fd, pool.clone()), device: stat.dev, uuid, path: path.to_owned() })
+    Ok(Layer {
+        root: RealDir::root(id, fd, pool.clone()),
+        device: stat.dev,
+        uuid,
+        fenced,
+        path: path.to_owned(),
+    })
 }
