@@ -47,7 +47,7 @@ static BEFORE: &[Step] = &[
     step("Two layers. Both have a file `greeting`.", "ls base top",
         Lines(&["base:", "docs", "greeting", "only-base", "", "top:", "greeting", "only-top"])),
     step("Merge them; what changes goes to `changes`, which is empty.", MOUNT, Lines(&[])),
-    step("The merged tree has the names of both layers, and of equal names the one of the upper layer.", "ls merged",
+    step("The merged tree has the names of both layers, and of equal names the one of the topmost layer.", "ls merged",
         Lines(&["docs", "greeting", "only-base", "only-top"])),
     step("", "cat merged/greeting", Lines(&["top says hello"])),
     step("Change a file that lives in `base`: it is copied up first.", "echo 'one more line' >>merged/only-base", Lines(&[])),

@@ -169,7 +169,11 @@ impl Served {
         let attr = entry.attr;
         let ino = entry.inode.leak().ino;
         let fh = FileHandle(opened.fh.0);
-        let (ttl, attributes) = (self.wishes.timeout, entry_attributes(&attr));
+        // One answer with one lifetime for the name and the attributes. A write that the kernel passes on makes it forget
+        // size and times by itself; a store to a shared mapping does not, and the name has to be asked for again with them.
+        let forgets = attr.ino.0 == attr.stat.ino && !opened.may_be_mapped;
+        let ttl = if forgets { self.wishes.timeout } else { Duration::ZERO };
+        let attributes = entry_attributes(&attr);
         let (fd, keeps_set_id) = match opened.mode {
             IoMode::Cached(pages_hold) => {
                 return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));

@@ -40,6 +40,8 @@ pub struct Opened {
     pub fh: Fh,
     /// How its bytes flow.
     pub mode: IoMode,
+    /// A shared mapping may change it without the kernel's attribute cache noticing.
+    pub may_be_mapped: bool,
 }
 
 /// The access mode in open(2) flags.
@@ -145,6 +147,7 @@ impl Overlay {
         }
         opens.writers += u32::from(writes(flags));
         let keeps_set_id = opens.keeps_set_id;
+        let may_be_mapped = opens.maybe_mapped;
         let attributes_move = passes && writes(flags);
         drop(state);
         if attributes_move {
@@ -161,7 +164,7 @@ impl Overlay {
         let fh = self.handles.add_file(file);
         let mode =
             if passes { IoMode::Passthrough { fd, keeps_set_id } } else { IoMode::Cached(!stale_pages) };
-        Ok(Opened { fh, mode })
+        Ok(Opened { fh, mode, may_be_mapped })
     }
 
     /// Says that the kernel would not pass the open file through after all: its bytes come through the daemon.
