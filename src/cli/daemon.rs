@@ -53,7 +53,10 @@ pub fn start(job: Job) -> Outcome {
     match process::fork().map_err(|errno| failed("fork", errno))? {
         ForkResult::Parent { child } => {
             drop(writer);
-            wait_for_report(reader, child)
+            wait_for_report(reader, child)?;
+            // Until somebody has asked, the kernel takes the root for a directory of user 0 that nobody may change.
+            let _ = std::fs::metadata(&job.config.mountpoint);
+            Ok(())
         }
         ForkResult::Child => {
             drop(reader);
@@ -125,7 +128,9 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     let served = mount.run();
     // The record goes last: `stratafs umount` waits for it.
     drop(ephemeral);
-    drop(record);
+    if let Some(record) = record {
+        record.leave();
+    }
     served.map_err(Failure::from)
 }
 

@@ -88,7 +88,7 @@ impl Details {
 #[derive(Debug)]
 pub struct Kept {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Option<Flock<File>>,
 }
 
 impl Kept {
@@ -114,7 +114,15 @@ impl Kept {
         lock.write_all(&details.to_text()).ok()?;
         // Seen only when it is complete and locked: before, it would look like a dead daemon's.
         fs::rename(&fresh, &path).ok()?;
-        Some(Kept { path, _lock: lock })
+        Some(Kept { path, lock: Some(lock) })
+    }
+}
+
+impl Kept {
+    /// Removes the record at the end of a daemon. The lock goes when the process does: who waits for it then finds no
+    /// process any more.
+    pub fn leave(mut self) {
+        std::mem::forget(self.lock.take());
     }
 }
 

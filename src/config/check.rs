@@ -6,7 +6,7 @@
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -135,13 +135,19 @@ fn directory(shown: &str, path: &Path) -> Result<Metadata> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             setup(format!("{shown} does not exist: create it or correct the path"))
         }
-        Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => setup(format!(
-            "{shown} is a mount whose daemon has died: clear it with `stratafs umount {path:?}`"
-        )),
+        Err(error) if is_dead(&error) => setup(dead(shown, path)),
         Err(error) => {
             setup(format!("{shown} cannot be reached ({error}): correct the path or its permissions"))
         }
     }
+}
+
+fn is_dead(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOTCONN as i32)
+}
+
+fn dead(shown: &str, path: &Path) -> String {
+    format!("{shown} is a mount whose daemon has died: clear it with `stratafs umount {path:?}`")
 }
 
 /// Who the directories above `path` are, from its parent to the root.
@@ -245,6 +251,12 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
             ));
         }
     }
+    // Source: fusermount(1): a user mounts only where that user may write.
+    if !geteuid().is_root() && faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_err() {
+        return setup(format!(
+            "{shown} cannot be written by you, and only root mounts on what is not his: name a directory of your own"
+        ));
+    }
     if !config.nonempty && !is_empty(&shown, path)? {
         if above.first().is_some_and(|parent| parent.0 != identity.0) {
             return setup(format!(
@@ -265,9 +277,13 @@ fn not_found(error: std::io::Error) -> bool {
 
 fn is_empty(shown: &str, path: &Path) -> Result<bool> {
     let mut names = fs::read_dir(path).map_err(|error| {
-        Error::Setup(format!(
-            "{shown} cannot be read ({error}): change its permissions or give `-o nonempty`"
-        ))
+        // The kernel may still remember the directory itself.
+        Error::Setup(match is_dead(&error) {
+            true => dead(shown, path),
+            false => {
+                format!("{shown} cannot be read ({error}): change its permissions or give `-o nonempty`")
+            }
+        })
     })?;
     Ok(names.next().is_none())
 }
@@ -276,7 +292,13 @@ fn is_empty(shown: &str, path: &Path) -> Result<bool> {
 fn device() -> Result<()> {
     let device = "/dev/fuse";
     match fs::File::options().read(true).write(true).open(device) {
-        Ok(_) => {}
+        Ok(file) if is_fuse(&file) => {}
+        Ok(_) => {
+            return setup(format!(
+                "{device} is not the FUSE device: make it with `mknod {device} c 10 229`, or start the container with \
+                 `--device {device}`"
+            ));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return setup(format!(
                 "{device} does not exist: load the module with `modprobe fuse`, or start the container with \
@@ -297,6 +319,12 @@ fn device() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Source: kernel Documentation/admin-guide/devices.txt, character devices 10.
+fn is_fuse(file: &fs::File) -> bool {
+    let fuse = nix::sys::stat::makedev(10, 229);
+    file.metadata().is_ok_and(|facts| facts.file_type().is_char_device() && facts.rdev() == fuse)
 }
 
 /// The helper that mounts and unmounts for ordinary users, by the name it has here.

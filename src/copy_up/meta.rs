@@ -4,7 +4,9 @@ use std::ffi::CStr;
 
 use nix::errno::Errno;
 
+use crate::config::XattrPermissions;
 use crate::error::{Context, Error, Result};
+use crate::layer::override_stat;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Namespace};
 use crate::sys::At;
@@ -16,7 +18,16 @@ use crate::sys::xattr::{self, SetMode};
 ///
 /// The order is the point: a change of owner clears set-id bits and `security.capability`, so it comes first; an ACL
 /// changes the mode, so the mode comes after; anything changes the times, so they come last.
-pub fn copy(namespace: Namespace, from: At<'_>, from_stat: &Stat, to: At<'_>) -> Result<()> {
+pub fn copy(
+    namespace: Namespace,
+    permissions: XattrPermissions,
+    from: At<'_>,
+    from_stat: &Stat,
+    to: At<'_>,
+) -> Result<()> {
+    if permissions != XattrPermissions::Off {
+        return copy_by_attribute(namespace, permissions, from, from_stat, to);
+    }
     let made = stat(to).call("statx")?;
     if (made.uid, made.gid) != (from_stat.uid, from_stat.gid) {
         attr::chown(to, Some(from_stat.uid), Some(from_stat.gid)).call("fchownat")?;
@@ -24,6 +35,24 @@ pub fn copy(namespace: Namespace, from: At<'_>, from_stat: &Stat, to: At<'_>) ->
     copy_xattrs(namespace, from, to)?;
     if from_stat.kind != FileKind::Symlink {
         attr::chmod(to, from_stat.mode).call("fchmodat2")?;
+    }
+    copy_times(from_stat, to)
+}
+
+/// As `copy`, where owner, mode and type go into an attribute and the object stays the daemon's own.
+fn copy_by_attribute(
+    namespace: Namespace,
+    permissions: XattrPermissions,
+    from: At<'_>,
+    from_stat: &Stat,
+    to: At<'_>,
+) -> Result<()> {
+    copy_xattrs(namespace, from, to)?;
+    let mut shown = *from_stat;
+    override_stat::apply(&mut shown, from, permissions).call("getxattr")?;
+    if shown.kind != FileKind::Symlink {
+        attr::chmod(to, if shown.kind == FileKind::Dir { 0o755 } else { 0o644 }).call("fchmodat2")?;
+        override_stat::write(to, permissions, &override_stat::of(&shown)).call("setxattr")?;
     }
     copy_times(from_stat, to)
 }

@@ -11,7 +11,7 @@ pub mod publish;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-use crate::config::FsyncMode;
+use crate::config::{FsyncMode, XattrPermissions};
 use crate::error::Result;
 use crate::inode::{Ino, Inode};
 
@@ -33,6 +33,7 @@ pub type Changed = Box<dyn Fn(Ino) + Send + Sync>;
 pub struct CopyUp {
     fsync: FsyncMode,
     metacopy: bool,
+    permissions: XattrPermissions,
     changed: OnceLock<Changed>,
 }
 
@@ -44,8 +45,8 @@ impl std::fmt::Debug for CopyUp {
 
 impl CopyUp {
     /// Copy-up with these promises.
-    pub fn new(fsync: FsyncMode, metacopy: bool) -> CopyUp {
-        CopyUp { fsync, metacopy, changed: OnceLock::new() }
+    pub fn new(fsync: FsyncMode, metacopy: bool, permissions: XattrPermissions) -> CopyUp {
+        CopyUp { fsync, metacopy, permissions, changed: OnceLock::new() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use nix::fcntl::OFlag;
 
 use super::{CopyUp, Need, data, meta};
-use crate::config::FsyncMode;
+use crate::config::{FsyncMode, XattrPermissions};
 use crate::error::{Context, Error, Result};
 use crate::inode::{Inode, LowerFile, Name, Node};
 use crate::layer::real_dir::Fact;
@@ -19,7 +19,7 @@ use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::{MAX_LEN, Redirect};
 use crate::sys::stat::{Stat, format_of, stat};
-use crate::sys::{At, copy, name, open, xattr};
+use crate::sys::{At, attr, copy, name, open, xattr};
 
 impl CopyUp {
     /// Locks: the directory's gate is held, its parent has an upper part.
@@ -41,7 +41,7 @@ impl CopyUp {
 
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-        meta::copy(upper.namespace, from, &lower_stat, temp.at())?;
+        meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
         upper.set_origin(temp.at(), FileKind::Dir, origin.as_ref())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
@@ -86,7 +86,7 @@ impl CopyUp {
         let temp = upper.temp();
         let source = data.as_deref().unwrap_or(&lower);
         let file = self.make(inode.kind, &temp, &from.at(), source, &lower_stat, need, data_stays)?;
-        meta::copy(upper.namespace, from.at(), &lower_stat, temp.at())?;
+        meta::copy(upper.namespace, self.permissions, from.at(), &lower_stat, temp.at())?;
         if data_stays {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }
@@ -127,7 +127,7 @@ impl CopyUp {
             FileKind::Regular => {
                 let to = open::create(temp.at(), OFlag::O_RDWR, 0o600).call("openat2")?;
                 if data_stays {
-                    crate::sys::attr::truncate(to.as_fd(), lower_stat.size).call("ftruncate")?;
+                    attr::truncate(to.as_fd(), lower_stat.size).call("ftruncate")?;
                 } else if need != Need::Truncated {
                     copy_from(source, &to)?;
                 }
@@ -139,6 +139,10 @@ impl CopyUp {
                 Ok(None)
             }
             FileKind::Dir => Err(Error::Bug("a directory is not copied as a file")),
+            _ if self.permissions != XattrPermissions::Off => {
+                open::create(temp.at(), OFlag::O_WRONLY, 0o600).call("openat2")?;
+                Ok(None)
+            }
             _ => {
                 let mode = format_of(kind) | 0o600;
                 name::mknod(temp.at(), mode, lower_stat.rdev_major, lower_stat.rdev_minor).call("mknodat")?;
@@ -257,7 +261,7 @@ impl CopyUp {
             upper.set_impure(at)?;
             real.note(Fact::Impure, true);
         }
-        place()?;
+        attr::with_owner_writing(at, place).call("fchmodat2")??;
         meta::copy_times(&before, at)?;
         if self.fsync == FsyncMode::Strict {
             name::sync_dir(fd.as_fd()).call("fsync")?;

@@ -1,5 +1,6 @@
 //! One mount from its birth to its end.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ impl Mount {
         let adapter = Adapter::new(overlay.clone(), wishes);
         let options = options(&config, overlay.stack().is_writable());
         let mut session = fuser::Session::new(adapter, &config.mountpoint, &options)
-            .map_err(|error| Error::Setup(format!("{:?} cannot be mounted: {error}", config.mountpoint)))?;
+            .map_err(|error| refused(&config.mountpoint, &error))?;
         let notifier = session.notifier();
         overlay.on_change(Box::new(move |ino| {
             // The kernel may have forgotten it already; then there is nothing to say.
@@ -114,7 +115,11 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     if flags.dirsync {
         mount.push(MountOption::DirSync);
     }
-    mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
+    if knows_selinux() {
+        mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
+    } else if !flags.context.is_empty() {
+        tracing::info!("no SELinux in the kernel: {} left out", flags.context.join(","));
+    }
     let mut options = fuser::Config::default();
     options.mount_options = mount;
     options.acl = if flags.allow_root {
@@ -128,4 +133,24 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     options.n_threads = Some(config.threads.unwrap_or(cpus).max(2));
     options.clone_fd = true;
     options
+}
+
+/// A kernel without SELinux refuses a mount with a label; callers name one all the same. Source: mount(8).
+fn knows_selinux() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("selinuxfs"))
+}
+
+/// One line from what the kernel, or fusermount3 in a line of its own, has said.
+fn refused(mountpoint: &Path, error: &std::io::Error) -> Error {
+    let said = error.to_string();
+    let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let remedy = if said.contains("user_allow_other") {
+        "leave `allow_other` and `allow_root` out, or have the administrator set it"
+    } else if said.contains("fusermount") {
+        "name a mountpoint of your own, and see that fusermount3 is set-user-id root, or mount as root or within \
+         `unshare -Urm`"
+    } else {
+        "the kernel log may say more (`dmesg`)"
+    };
+    Error::Setup(format!("{mountpoint:?} cannot be mounted: {said}: {remedy}"))
 }

@@ -4,6 +4,7 @@
 //! `merge::resolve::Probe`, `upper` is the only writer of marks, `workdir` the room where changes are prepared.
 //! This room knows nothing of inode numbers that callers see, of handles or of FUSE.
 
+pub mod override_stat;
 pub mod probe;
 pub mod real_dir;
 pub mod stack;

@@ -15,7 +15,7 @@ use crate::merge::mark::{self, Mark, Namespace, Opaque};
 use crate::merge::redirect::Redirect;
 use crate::merge::resolve::Probe;
 use crate::sys::stat::{Stat, stat};
-use crate::sys::{At, xattr};
+use crate::sys::{At, attr, xattr};
 
 /// Where an object was found in a layer, and what it was then.
 #[derive(Debug, Clone)]
@@ -73,22 +73,31 @@ pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr) -> Result<An
         opaque: false,
         impure: false,
     };
-    let probe = match stat.kind {
+    let mut classified = || classify(namespace, dir, at, &mut place);
+    let probe = if dir.layer().is_upper() { attr::with_owner_access(at, classified)? } else { classified()? };
+    if probe == Probe::Whiteout {
+        return Ok(Answer::nothing(probe));
+    }
+    Ok(Answer { probe, place: Some(place) })
+}
+
+/// What the marks of an object say.
+fn classify(namespace: Namespace, dir: &RealDir, at: At<'_>, place: &mut Place) -> Result<Probe> {
+    match place.stat.kind {
         FileKind::Dir => {
             // `.wh.` of a name that its own layer has as well hides the layers below, and only these.
-            let hides = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(fd.as_fd(), name)?;
-            dir_probe(namespace, at, &mut place, hides)?
+            let hides = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(at.dir, at.name)?;
+            dir_probe(namespace, at, place, hides)
         }
         FileKind::Regular => {
             // The mark of the directory only tells listings to look. Source: kernel `ovl_path_is_whiteout`.
-            if stat.size == 0 && is_xattr_whiteout(namespace, at)? {
-                return Ok(Answer::nothing(Probe::Whiteout));
+            if place.stat.size == 0 && is_xattr_whiteout(namespace, at)? {
+                return Ok(Probe::Whiteout);
             }
-            file_probe(namespace, at)?
+            file_probe(namespace, at)
         }
-        _ => Probe::Other,
-    };
-    Ok(Answer { probe, place: Some(place) })
+        _ => Ok(Probe::Other),
+    }
 }
 
 fn has_whiteout_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {

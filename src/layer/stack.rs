@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
 use super::upper::{self, Upper};
+use super::workdir::Use;
 use crate::config::{Config, FsyncMode, RedirectDir, Xino};
 use crate::error::{Context, Error, Result};
 use crate::merge::listing::FileKind;
@@ -29,6 +30,8 @@ pub struct Layer {
     device: u64,
     /// Filesystem uuid, as origins name it.
     uuid: [u8; 16],
+    /// It is reached through a read-only mount of its own.
+    fenced: bool,
     /// The path it was opened at, for messages.
     pub path: std::path::PathBuf,
 }
@@ -72,13 +75,12 @@ impl Stack {
     pub fn open(config: &Config, room: usize) -> Result<Stack> {
         let pool = DirPool::new(room);
         let upper = match &config.upper {
-            Some(dirs) => Some(Upper::open(dirs, &config.marks, config.fsync == FsyncMode::Volatile)?),
+            Some(dirs) => Some(Upper::open(dirs, &config.marks, use_of(config))?),
             None => None,
         };
         let namespace = match &upper {
             Some(upper) => upper.namespace,
-            None if config.marks.userxattr == Some(true) || !cred::may_administer() => Namespace::User,
-            None => Namespace::Trusted,
+            None => Namespace::of_reader(config.marks.userxattr, cred::may_administer()),
         };
         let mut devices = HashMap::new();
         let mut open = |id: u16, path: &Path, role: &str, writable: bool| {
@@ -128,9 +130,9 @@ impl Stack {
                 return Ok(());
             }
         }
-        upper.workdir.open_index(&dirs.work)?;
-        self.index = self.index_belongs_here()?;
-        if !self.index {
+        let there = upper.workdir.open_index(&dirs.work, use_of(config))?;
+        self.index = there && self.index_belongs_here()?;
+        if there && !self.index {
             tracing::warn!("no index: it was made over other layers than these, which were moved or copied");
         }
         Ok(())
@@ -294,10 +296,19 @@ impl Stack {
     /// Lines about what does not work here, for `stratafs ls -v`.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.lowers.iter().chain(&self.data_only).any(|layer| !layer.fenced) {
+            notes.push("lower layers are kept from changes by the daemon alone: it may not make read-only mounts of them".to_owned());
+        }
         if let Some(upper) = &self.upper {
-            if !upper.abilities.whiteout_devices {
+            if !upper.abilities.whiteout_devices && !upper.is_read_only() {
                 notes.push(
                     "whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned(),
+                );
+            }
+            if upper.abilities.whiteout_devices && !upper.abilities.rename_whiteout {
+                notes.push(
+                    "renames leave .wh. files: the upper layer's filesystem cannot leave whiteouts"
+                        .to_owned(),
                 );
             }
             if upper.namespace == Namespace::User {
@@ -306,11 +317,19 @@ impl Stack {
                         .to_owned(),
                 );
             }
-            if !self.index {
+            if !self.index && !upper.is_read_only() {
                 notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
             }
         }
         notes
+    }
+}
+
+fn use_of(config: &Config) -> Use {
+    match config.fsync {
+        _ if config.mount.read_only => Use::ReadOnly,
+        FsyncMode::Volatile => Use::Volatile,
+        FsyncMode::Auto | FsyncMode::Strict => Use::Durable,
     }
 }
 
@@ -346,6 +365,7 @@ fn open_layer(
     };
     // A lower layer is reached through a read-only mount of its own where that is allowed: a second fence.
     let clone = if writable { None } else { open::read_only_clone(path).ok() };
+    let fenced = clone.is_some();
     let fd = match clone {
         Some(fd) => fd,
         None => open::root(path).map_err(|e| refused("cannot be opened", e))?,
@@ -358,5 +378,11 @@ fn open_layer(
     let uuid = handle::filesystem_uuid(readable.as_fd());
     let index = u8::try_from(devices.len()).unwrap_or(u8::MAX).min(0x7f);
     devices.entry(stat.dev).or_insert(Device { index, readable });
-    Ok(Layer { root: RealDir::root(id, fd, pool.clone()), device: stat.dev, uuid, path: path.to_owned() })
+    Ok(Layer {
+        root: RealDir::root(id, fd, pool.clone()),
+        device: stat.dev,
+        uuid,
+        fenced,
+        path: path.to_owned(),
+    })
 }

@@ -1,26 +1,25 @@
 //! The writable layer: what it can do, found out once at mount, and the only place where marks are written.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags};
 
-use super::workdir::{Workdir, lock_dir};
+use super::workdir::{Use, Workdir, lock_dir};
 use crate::config;
 use crate::error::{Context, Error, Result};
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::Redirect;
-use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
 use crate::sys::{At, attr, cred, name, open};
 
 /// What the upper layer's filesystem and the daemon's rights allow; every fallback is a named branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
     /// Char 0:0 can be made; otherwise whiteouts are `.wh.` files.
     pub whiteout_devices: bool,
@@ -39,13 +38,14 @@ pub struct Upper {
     pub abilities: Abilities,
     /// Where marks are written and read.
     pub namespace: Namespace,
+    how: Use,
     _lock: nix::fcntl::Flock<OwnedFd>,
 }
 
 impl Upper {
     /// Locks the upper layer and its workdir and finds out what they can do.
     /// Errors: `Setup` naming the directory and the remedy.
-    pub fn open(upper: &config::Upper, marks: &config::Marks, volatile: bool) -> Result<Upper> {
+    pub fn open(upper: &config::Upper, marks: &config::Marks, how: Use) -> Result<Upper> {
         let lock = lock_dir(&upper.dir).map_err(|errno| match errno {
             Errno::EWOULDBLOCK => Error::Setup(format!(
                 "upperdir {:?} is in use by another mount: unmount that one first, or give another upperdir",
@@ -53,17 +53,31 @@ impl Upper {
             )),
             errno => Error::Setup(format!("upperdir {:?} cannot be opened: {}", upper.dir, errno.desc())),
         })?;
-        let workdir = Workdir::open(&upper.work, volatile)?;
-        let probe = Probe::new(&workdir, &upper.dir)?;
-        let namespace = probe.namespace(marks.userxattr)?;
-        let abilities = probe.abilities();
-        drop(probe);
-        Ok(Upper { workdir, abilities, namespace, _lock: lock })
+        let workdir = Workdir::open(&upper.work, how)?;
+        if how == Use::ReadOnly {
+            let namespace = Namespace::of_reader(marks.userxattr, cred::may_administer());
+            return Ok(Upper { workdir, abilities: Abilities::default(), namespace, how, _lock: lock });
+        }
+        let (namespace, abilities) = match try_out(&workdir, &upper.dir, marks) {
+            Ok(tried) => tried,
+            Err(error) => {
+                // Nothing has come of it, so nothing shall tell of it.
+                workdir.unmake(&upper.work);
+                return Err(error);
+            }
+        };
+        Ok(Upper { workdir, abilities, namespace, how, _lock: lock })
+    }
+
+    /// Whether nothing is ever written here.
+    pub fn is_read_only(&self) -> bool {
+        self.how == Use::ReadOnly
     }
 
     /// Writes `mark` with `value` onto the upper object at `at`.
     pub fn set_mark(&self, at: At<'_>, mark: Mark, value: &[u8]) -> Result<()> {
-        as_owner(at, || xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any)).call("setxattr")
+        attr::with_owner_access(at, || xattr::set(at, self.namespace.attribute(mark), value, SetMode::Any))
+            .call("setxattr")
     }
 
     /// Whether `mark` on the object at `at` is `value`; it becomes so if it was not there.
@@ -71,18 +85,19 @@ impl Upper {
         let Some(value) = value else { return Ok(true) };
         match self.mark(at, mark)? {
             Some(present) => Ok(present == value),
+            None if self.is_read_only() => Ok(true),
             None => self.set_mark(at, mark, &value).map(|()| true),
         }
     }
 
     /// Reads `mark` off the upper object at `at`.
     pub fn mark(&self, at: At<'_>, mark: Mark) -> Result<Option<Vec<u8>>> {
-        xattr::get(at, self.namespace.attribute(mark)).call("getxattr")
+        attr::with_owner_access(at, || xattr::get(at, self.namespace.attribute(mark))).call("getxattr")
     }
 
     /// Removes `mark` if it is there.
     pub fn clear_mark(&self, at: At<'_>, mark: Mark) -> Result<()> {
-        match as_owner(at, || xattr::remove(at, self.namespace.attribute(mark))) {
+        match attr::with_owner_access(at, || xattr::remove(at, self.namespace.attribute(mark))) {
             Ok(()) | Err(Errno::ENODATA) => Ok(()),
             Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
         }
@@ -154,13 +169,13 @@ impl Upper {
         }
         let temp = self.workdir.temp();
         self.workdir.link_whiteout(temp.at())?;
-        name::rename(temp.at(), At::new(dir, name), RenameFlags::RENAME_EXCHANGE).call("renameat2")
+        move_dir(At::new(dir, name), temp.at(), RenameFlags::RENAME_EXCHANGE).call("renameat2")
     }
 
     /// Takes the upper directory `name` out of `dir` in one visible step and removes it with the marks in it.
     pub fn take_out(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let temp = self.workdir.temp();
-        name::rename(At::new(dir, name), temp.at(), RenameFlags::RENAME_NOREPLACE).call("renameat2")
+        move_dir(At::new(dir, name), temp.at(), RenameFlags::RENAME_NOREPLACE).call("renameat2")
     }
 
     /// Removes the `.wh.` file of `name` after an object of that name was made: it hides nothing any more.
@@ -173,22 +188,27 @@ impl Upper {
 
     /// The longest name an object may have.
     pub fn name_max(&self) -> usize {
-        if self.abilities.whiteout_devices { 255 } else { 255 - mark::WHITEOUT_PREFIX.len() }
+        if self.abilities.whiteout_devices || self.is_read_only() {
+            255
+        } else {
+            255 - mark::WHITEOUT_PREFIX.len()
+        }
     }
 }
 
-/// Runs `change`, which changes a mark. A mark is the layer's affair and no user's, so a mode that keeps even the owner
-/// from writing, which stops a daemon without privilege, is lifted for it.
-fn as_owner(at: At<'_>, change: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
-    match change() {
+/// Renames what may be a directory into another: who does that without privilege must be able to write to it.
+fn move_dir(from: At<'_>, to: At<'_>, flags: RenameFlags) -> nix::Result<()> {
+    match name::rename(from, to, flags) {
         Err(Errno::EACCES) => {}
         result => return result,
     }
-    let mode = stat(at)?.mode;
-    attr::chmod(at, mode | 0o600)?;
-    let changed = change();
-    attr::chmod(at, mode)?;
-    changed
+    let moved = open::path(from)?;
+    attr::with_owner_writing(At::fd(moved.as_fd()), || name::rename(from, to, flags))?
+}
+
+fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<(Namespace, Abilities)> {
+    let probe = Probe::new(workdir, upper)?;
+    Ok((probe.namespace(marks.userxattr)?, probe.abilities()))
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -264,7 +284,8 @@ pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
     crate::sys::dir::read(dir, |entry| {
         let at = At::new(dir, entry.name);
         let is_mark = mark::is_reserved(entry.name.as_bytes())
-            || (entry.kind.is_none_or(|kind| kind == FileKind::Char) && stat(at)?.is_whiteout_device());
+            || (entry.kind.is_none_or(|kind| kind == FileKind::Char)
+                && crate::sys::stat::stat(at)?.is_whiteout_device());
         marks |= is_mark;
         names |= !is_mark;
         Ok(())
@@ -294,12 +315,12 @@ impl Upper {
     ) -> Result<()> {
         let to = At::new(dir, name);
         if !over_whiteout {
-            name::rename(temp.at(), to, RenameFlags::RENAME_NOREPLACE).call("renameat2")?;
+            move_dir(temp.at(), to, RenameFlags::RENAME_NOREPLACE).call("renameat2")?;
             temp.placed();
             return Ok(());
         }
         // A directory cannot replace a device: they change places, and the whiteout goes with the temporary name.
-        match name::rename(temp.at(), to, RenameFlags::RENAME_EXCHANGE) {
+        match move_dir(temp.at(), to, RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => Ok(()),
             Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
         }

@@ -30,6 +30,17 @@ pub struct Workdir {
     _lock: nix::fcntl::Flock<OwnedFd>,
 }
 
+/// What a mount does with its upper layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing is written, not even marks.
+    ReadOnly,
+    /// Changes are made.
+    Durable,
+    /// Changes are made and never synced.
+    Volatile,
+}
+
 /// A temporary object in the workdir; removed when dropped unless it was put into place.
 #[derive(Debug)]
 pub struct Temp<'a> {
@@ -41,7 +52,7 @@ pub struct Temp<'a> {
 impl Workdir {
     /// Locks the workdir at `path`, checks that it is one, and sweeps what an interrupted mount has left.
     /// Errors: `Setup` if it is in use, holds foreign things, or was mounted `volatile` and not cleaned.
-    pub fn open(path: &Path, volatile: bool) -> Result<Workdir> {
+    pub fn open(path: &Path, how: Use) -> Result<Workdir> {
         let root = open::root(path).map_err(|e| setup(path, "cannot be opened", e))?;
         let lock = lock(path)?;
         let mut foreign = None;
@@ -57,20 +68,41 @@ impl Workdir {
                 "workdir {path:?} holds {name:?}, which is not a workdir's: give an empty directory"
             )));
         }
-        let work = make_dir(root.as_fd(), "work", path)?;
+        let work = match how {
+            // Nothing is prepared, so a directory that is not there is not missed.
+            Use::ReadOnly => open::dir(root.as_fd(), OsStr::new("work")).unwrap_or(root),
+            Use::Durable | Use::Volatile => make_dir(root.as_fd(), "work", path)?,
+        };
         check_volatile(work.as_fd(), path)?;
-        sweep(work.as_fd(), OsStr::new("")).map_err(|e| setup(path, "cannot be swept", e))?;
-        if volatile {
+        if how != Use::ReadOnly {
+            sweep(work.as_fd(), OsStr::new("")).map_err(|e| setup(path, "cannot be swept", e))?;
+        }
+        if how == Use::Volatile {
             mark_volatile(work.as_fd()).map_err(|e| setup(path, "cannot be marked volatile", e))?;
         }
         Ok(Workdir { work, index: None, next: AtomicU64::new(1), whiteout: Mutex::new(None), _lock: lock })
     }
 
-    /// Opens or makes the index directory.
-    pub fn open_index(&mut self, path: &Path) -> Result<()> {
+    /// Opens the index directory, or makes it where something may be written; otherwise false without one.
+    pub fn open_index(&mut self, path: &Path, how: Use) -> Result<bool> {
         let root = open::root(path).map_err(|e| setup(path, "cannot be opened", e))?;
-        self.index = Some(Arc::new(make_dir(root.as_fd(), "index", path)?));
-        Ok(())
+        let index = match how {
+            Use::ReadOnly => match open::dir(root.as_fd(), OsStr::new("index")) {
+                Ok(index) => index,
+                Err(_) => return Ok(false),
+            },
+            Use::Durable | Use::Volatile => make_dir(root.as_fd(), "index", path)?,
+        };
+        self.index = Some(Arc::new(index));
+        Ok(true)
+    }
+
+    /// Removes what `open` made in the directory at `path`, if it is empty.
+    pub fn unmake(&self, path: &Path) {
+        if let Ok(root) = open::root(path) {
+            // What stays is swept, and used, by the next mount.
+            let _ = name::rmdir(At::new(root.as_fd(), OsStr::new("work")));
+        }
     }
 
     /// The directory of temporary objects.
@@ -248,7 +280,14 @@ pub fn remove_tree(at: At<'_>) -> nix::Result<()> {
     }
     match name::rmdir(at) {
         Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
-            sweep(at.dir, at.name)?;
+            match sweep(at.dir, at.name) {
+                // Closed even to its owner, which stops a daemon without privilege.
+                Err(Errno::EACCES) => {
+                    crate::sys::attr::chmod(at, 0o700)?;
+                    sweep(at.dir, at.name)?;
+                }
+                result => result?,
+            }
             name::rmdir(at)
         }
         result => result,

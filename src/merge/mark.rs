@@ -51,6 +51,11 @@ pub enum Mark {
 }
 
 impl Namespace {
+    /// The namespace of a mount that writes no marks and so cannot try. `wanted` is what was asked for.
+    pub fn of_reader(wanted: Option<bool>, privileged: bool) -> Namespace {
+        if wanted == Some(true) || !privileged { Namespace::User } else { Namespace::Trusted }
+    }
+
     /// What all marks of this namespace begin with: these attributes are private in a mount that uses it. Attributes of
     /// the other namespace are ordinary ones.
     fn prefix(self) -> &'static [u8] {

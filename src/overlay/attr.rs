@@ -11,9 +11,10 @@ use crate::config::XattrPermissions;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Fh, Ino, Inode};
+use crate::layer::override_stat;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
-use crate::merge::override_stat::{self, Override};
+use crate::merge::override_stat::Override;
 use crate::sys::attr::{self, SetTime};
 use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, cred, open, xattr};
@@ -83,12 +84,17 @@ impl Overlay {
         self.shown(inode, real)
     }
 
+    /// Owner, mode and type are in attributes.
+    pub(super) fn by_attribute(&self) -> bool {
+        self.settings.xattr_permissions != XattrPermissions::Off
+    }
+
     /// What is at `at`, as far as the object itself says.
     pub(super) fn stat_shown(&self, at: At<'_>) -> Result<Stat> {
         let mut real = stat(at).call("statx")?;
         unmask_device(self.stack.namespace, &mut real, at)?;
-        if self.settings.xattr_permissions != XattrPermissions::Off {
-            apply_override(&mut real, at)?;
+        if self.by_attribute() {
+            override_stat::apply(&mut real, at, self.settings.xattr_permissions).call("getxattr")?;
         }
         Ok(real)
     }
@@ -199,7 +205,7 @@ impl Overlay {
     }
 
     fn chown(&self, at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        if self.settings.xattr_permissions == XattrPermissions::Off {
+        if !self.by_attribute() {
             return attr::chown(at, uid, gid).call("fchownat");
         }
         self.change_override(at, |over| {
@@ -212,7 +218,7 @@ impl Overlay {
     }
 
     fn chmod(&self, at: At<'_>, mode: u32) -> Result<()> {
-        if self.settings.xattr_permissions == XattrPermissions::Off {
+        if !self.by_attribute() {
             return attr::chmod(at, mode).call("fchmodat2");
         }
         self.change_override(at, |over| over.mode = mode)
@@ -221,19 +227,15 @@ impl Overlay {
     /// Changes what an object says of itself in its attribute. The object's own mode stays open to the daemon.
     pub(super) fn change_override(&self, at: At<'_>, change: impl FnOnce(&mut Override)) -> Result<()> {
         let real = stat(at).call("statx")?;
-        let before = read_override(at)?;
-        let mut over = before.unwrap_or(Override {
-            uid: real.uid,
-            gid: real.gid,
-            mode: real.mode,
-            kind: Some((real.kind, real.rdev_major, real.rdev_minor)),
-        });
+        if real.kind == FileKind::Symlink {
+            // It takes no attribute, and its owner and mode stop nobody.
+            return Ok(());
+        }
+        let mut over = override_stat::read(at, self.settings.xattr_permissions)
+            .call("getxattr")?
+            .unwrap_or(override_stat::of(&real));
         change(&mut over);
-        let attribute = match self.settings.xattr_permissions {
-            XattrPermissions::Security => override_stat::ATTRIBUTES[1],
-            _ => override_stat::ATTRIBUTES[0],
-        };
-        xattr::set(at, attribute, over.format().as_bytes(), xattr::SetMode::Any).call("setxattr")
+        override_stat::write(at, self.settings.xattr_permissions, &over).call("setxattr")
     }
 }
 
@@ -245,29 +247,6 @@ pub(super) fn unmask_device(namespace: Namespace, real: &mut Stat, at: At<'_>) -
         && xattr::get(at, namespace.attribute(Mark::Device)).call("getxattr")?.is_some()
     {
         (real.rdev_major, real.rdev_minor) = (0, 0);
-    }
-    Ok(())
-}
-
-fn read_override(at: At<'_>) -> Result<Option<Override>> {
-    for attribute in override_stat::ATTRIBUTES {
-        match xattr::get(at, attribute) {
-            Ok(Some(value)) => return Ok(Override::parse(&value)),
-            Ok(None) | Err(Errno::EPERM) => {}
-            Err(errno) => return Err(Error::Sys { call: "getxattr", errno }),
-        }
-    }
-    Ok(None)
-}
-
-fn apply_override(real: &mut Stat, at: At<'_>) -> Result<()> {
-    if real.kind == FileKind::Symlink {
-        return Ok(());
-    }
-    let Some(over) = read_override(at)? else { return Ok(()) };
-    (real.uid, real.gid, real.mode) = (over.uid, over.gid, over.mode);
-    if let Some((kind, major, minor)) = over.kind {
-        (real.kind, real.rdev_major, real.rdev_minor) = (kind, major, minor);
     }
     Ok(())
 }

@@ -15,7 +15,6 @@ use nix::fcntl::OFlag;
 use super::file::Opened;
 use super::lookup::Entry;
 use super::{Caller, Overlay};
-use crate::config::XattrPermissions;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
@@ -172,8 +171,7 @@ impl Overlay {
         // As the kernel: whatever the lowers have under this name, now or after they were changed offline, is hidden.
         let opaque = matches!(node, NewNode::Dir { .. }) && !parent.lower_dirs().is_empty();
         let owner = self.disk_caller(caller)?;
-        let by_attribute = self.settings.xattr_permissions != XattrPermissions::Off;
-        if !under.whiteout && !opaque && !by_attribute && !is_whiteout_device(node) {
+        if !under.whiteout && !opaque && !self.by_attribute() && !is_whiteout_device(node) {
             let made = cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened));
             made.call("mknodat")?;
         } else {
@@ -201,7 +199,7 @@ impl Overlay {
         opened: Option<&mut Option<OwnedFd>>,
     ) -> Result<()> {
         let temp = upper.temp();
-        if self.settings.xattr_permissions == XattrPermissions::Off {
+        if !self.by_attribute() {
             let stored = if is_whiteout_device(node) { disguise(node) } else { node };
             make_at(temp.at(), stored, opened).call("mknodat")?;
             inherit(owner, dir, temp.at(), node)?;

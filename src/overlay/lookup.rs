@@ -77,8 +77,7 @@ impl Overlay {
         let found = parent.stack.resolve(&parent.real_dirs(), name)?;
         let Some(object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
         // What a device or an attribute really says takes another look at the object.
-        let by_attribute = self.settings.xattr_permissions != crate::config::XattrPermissions::Off;
-        let real = (!by_attribute && object.kind != FileKind::Char).then_some(object.real);
+        let real = (!self.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
         let attr = match real {
             Some(real) => self.shown(&inode, real)?,
@@ -111,12 +110,16 @@ impl Overlay {
                     }
                 };
                 let state = State { data, ..State::default() };
-                if layer.is_upper() {
-                    upper_object(stack, &place, state)
+                let mut object = if layer.is_upper() {
+                    upper_object(stack, &place, state)?
                 } else {
-                    lower_object(stack, layer, &place, state)
+                    lower_object(stack, layer, &place, state)?
+                };
+                if object.kind == FileKind::Regular && self.by_attribute() {
+                    let fd = place.dir.fd().call("openat2")?;
+                    object.kind = self.stat_shown(At::new(fd.as_fd(), &place.name))?.kind;
                 }
-                .map(Some)
+                Ok(Some(object))
             }
         }
     }

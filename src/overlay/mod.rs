@@ -86,7 +86,7 @@ impl Overlay {
     pub fn new(config: &Config, open_files: usize) -> Result<Overlay> {
         let stack = Arc::new(Stack::open(config, open_files / 2)?);
         let overlay = Overlay {
-            copy_up: CopyUp::new(config.fsync, config.marks.metacopy),
+            copy_up: CopyUp::new(config.fsync, config.marks.metacopy, config.xattr_permissions),
             settings: Settings {
                 ids: config.ids.clone(),
                 xattr_permissions: config.xattr_permissions,

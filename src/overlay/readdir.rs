@@ -10,8 +10,8 @@ use super::{Attr, Overlay};
 use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
 use crate::inode::{Fh, Ino, Inode, OpenDir};
-use crate::layer::probe;
 use crate::layer::real_dir::{Fact, RealDir};
+use crate::layer::{override_stat, probe};
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
 use crate::merge::resolve::Outcome;
 use crate::sys::stat::stat;
@@ -221,6 +221,11 @@ impl Overlay {
                         && probe::is_xattr_whiteout(inode.stack.namespace, at)? =>
                 {
                     RawKind::Whiteout
+                }
+                Some(FileKind::Regular) if self.by_attribute() => {
+                    let mut found = stat(at)?;
+                    override_stat::apply(&mut found, at, self.settings.xattr_permissions)?;
+                    RawKind::Object(found.kind)
                 }
                 Some(kind) => RawKind::Object(kind),
             };

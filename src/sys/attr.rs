@@ -5,8 +5,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::{NixPath, Result};
 
-use super::stat::Timestamp;
-use super::{At, fault, open, proc_path};
+use parking_lot::ReentrantMutex;
+
+use super::stat::{Timestamp, stat};
+use super::{At, cred, fault, open, proc_path};
+use crate::merge::listing::FileKind;
 
 /// What a time is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +22,54 @@ pub enum SetTime {
     To(Timestamp),
 }
 
+/// Held while a mode is set, so that one which is lifted for a moment is not put back over a newer one.
+static MODES: ReentrantMutex<()> = ReentrantMutex::new(());
+
 /// Sets the permission, set-id and sticky bits. The object must not be a symlink.
 pub fn chmod(at: At<'_>, mode: u32) -> Result<()> {
     fault::point()?;
+    let _modes = MODES.lock();
+    chmod_locked(at, mode)
+}
+
+/// Runs `call`; if the mode of the object keeps even its owner from it, which stops a daemon without privilege, runs it
+/// again with a mode that does not. For objects of the upper layer only, and for marks only: they are the layer's affair
+/// and no user's. Errors: EACCES if the daemon is not the owner either.
+pub fn with_owner_access<T>(at: At<'_>, mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    match call() {
+        Err(Errno::EACCES) => {}
+        result => return result,
+    }
+    let _modes = MODES.lock();
+    let before = stat(at)?;
+    let lifted = before.mode | if before.kind == FileKind::Dir { 0o700 } else { 0o600 };
+    chmod_locked(at, lifted).map_err(|_| Errno::EACCES)?;
+    let result = call();
+    chmod_locked(at, before.mode)?;
+    result
+}
+
+/// Runs `call`, which changes names in the directory at `at` or moves it, with a mode that lets its owner do so. As
+/// above: for copy-up and marks only.
+pub fn with_owner_writing<T>(at: At<'_>, call: impl FnOnce() -> T) -> Result<T> {
+    if cred::may_override_modes() {
+        return Ok(call());
+    }
+    let _modes = MODES.lock();
+    let before = stat(at)?;
+    if before.kind != FileKind::Dir || before.mode & 0o300 == 0o300 {
+        return Ok(call());
+    }
+    // Not the owner: the call itself says what is wrong.
+    let lifted = chmod_locked(at, before.mode | 0o300).is_ok();
+    let result = call();
+    if lifted {
+        chmod_locked(at, before.mode)?;
+    }
+    Ok(result)
+}
+
+fn chmod_locked(at: At<'_>, mode: u32) -> Result<()> {
     let flags = if at.is_fd() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
     let done = at.name.with_nix_path(|name| {
         // SAFETY: `name` is NUL-terminated and lives through the call.

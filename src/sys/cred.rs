@@ -19,9 +19,9 @@ pub struct Caller {
     pub umask: u32,
 }
 
+const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_FSETID: u32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
-const CAP_MKNOD: u32 = 27;
 const CAP_VERSION_3: u32 = 0x2008_0522;
 
 #[repr(C)]
@@ -90,9 +90,9 @@ fn in_first_user_namespace() -> bool {
     std::fs::metadata("/proc/self/ns/user").map_or(true, |facts| facts.ino() == FIRST)
 }
 
-/// Whether device nodes may be made.
-pub fn may_make_devices() -> bool {
-    capable(CAP_MKNOD)
+/// Whether modes do not keep this process from anything that belongs to its users.
+pub fn may_override_modes() -> bool {
+    capable(CAP_DAC_OVERRIDE)
 }
 
 /// Whether the process `pid` has `gid` among its supplementary groups. No, if that cannot be found out.

@@ -7,6 +7,7 @@
 mod common;
 
 mod attr;
+mod callers;
 mod coherence;
 mod copy_up;
 mod create;
@@ -21,6 +22,7 @@ mod lookup;
 mod mmap;
 mod names;
 mod open;
+mod options;
 mod orders;
 mod orphan;
 mod privs;
