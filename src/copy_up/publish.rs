@@ -33,7 +33,7 @@ impl CopyUp {
         let Some(place) = dir.dir_name() else {
             let temp = upper.temp();
             name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-            meta::copy(upper.namespace, from, &lower_stat, temp.at())?;
+            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
             return publish_gone_dir(dir, upper_part, temp);
         };
         let parent = upper_parent(&place.parent)?;
