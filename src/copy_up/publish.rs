@@ -59,7 +59,7 @@ impl CopyUp {
             return Err(Error::Bug("a directory was copied up twice"));
         }
         self.changed(dir);
-        Ok(())
+        self.sync_parent(parent)
     }
 
     /// Locks: the file's gate is held; the parent in `place` has an upper part. A file without a name is copied for
@@ -182,7 +182,10 @@ impl CopyUp {
             }
             let lower_nlink = state.lower.as_ref().map_or(1, |lower| lower.nlink);
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(lower_nlink) - 2);
-            upper.set_mark(At::new(index_dir.as_fd(), &index_name), Mark::Nlink, &count)?;
+            // What is there already says the same relative to the lower object.
+            if let Err(error) = upper.set_mark(At::new(index_dir.as_fd(), &index_name), Mark::Nlink, &count) {
+                tracing::debug!("the link count stays relative to the lower file: {error}");
+            }
             state.nlink = Some(lower_nlink);
             state.index = Some(index_name);
         } else {
@@ -195,7 +198,8 @@ impl CopyUp {
         if let Some(at) = state.position(&place.parent, &place.name) {
             state.names[at].in_upper = true;
         }
-        Ok(())
+        drop(state);
+        self.sync_parent(parent)
     }
 
     /// A file that nobody can name any more goes up without a name.
@@ -214,6 +218,12 @@ impl CopyUp {
         state.upper_ino = made.ino;
         state.data = data;
         Ok(())
+    }
+
+    /// As `link_up`, where the inode has an index entry; others need no upper name.
+    pub fn link_up_indexed(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name_in: &OsStr) -> Result<()> {
+        let indexed = inode.state.read().index.is_some();
+        if indexed { self.link_up(inode, parent, name_in) } else { Ok(()) }
     }
 
     /// Gives an indexed inode the upper name that so far only a lower layer has, so that it can be moved.
@@ -242,7 +252,8 @@ impl CopyUp {
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(nlink) - i64::from(real));
             upper.set_mark(from.at(), Mark::Nlink, &count)?;
         }
-        Ok(())
+        drop(state);
+        self.sync_parent(dir)
     }
 
     /// Runs `place`, which puts a copied-up object into the upper directory `real` of `parent`: its times stay, and it
@@ -256,18 +267,27 @@ impl CopyUp {
     ) -> Result<()> {
         let fd = real.fd().call("openat2")?;
         let at = At::fd(fd.as_fd());
-        let before = stat(at).call("statx")?;
         if !real.is(Fact::Impure) {
             upper.set_impure(at)?;
             real.note(Fact::Impure, true);
         }
+        let _changing = real.changing();
+        let before = stat(at).call("statx")?;
         attr::with_owner_writing(at, place).call("fchmodat2")??;
-        meta::copy_times(&before, at)?;
-        if self.fsync == FsyncMode::Strict {
-            name::sync_dir(fd.as_fd()).call("fsync")?;
+        // From here on the object is there, so nothing that fails may say that it is not.
+        if let Err(error) = meta::copy_times(&before, at) {
+            tracing::warn!("a directory shows when something in it was copied up: {error}");
         }
         self.changed(parent);
         Ok(())
+    }
+
+    /// With `fsync=strict` a copied-up object's name is on disk before the change goes on.
+    fn sync_parent(&self, real: &Arc<RealDir>) -> Result<()> {
+        match self.fsync {
+            FsyncMode::Strict => name::sync_dir(real.fd().call("openat2")?.as_fd()).call("fsync"),
+            FsyncMode::Auto | FsyncMode::Volatile => Ok(()),
+        }
     }
 
     /// Brings the data of a file up whose metadata is there already. The mark goes last: until then the data below is
@@ -284,16 +304,18 @@ impl CopyUp {
         let before = stat(object).call("statx")?;
         // A write clears the capability; it was there before, so it is there after.
         let capability = xattr::get(object, c"security.capability").call("getxattr")?;
-        if need == Need::Truncated {
+        let copied = if need == Need::Truncated {
             // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
-            crate::sys::attr::truncate(to.as_fd(), 0).call("ftruncate")?;
+            attr::truncate(to.as_fd(), 0).call("ftruncate")
         } else {
-            copy_from(&data, &to)?;
-        }
+            copy_from(&data, &to)
+        };
+        // Also if the copy has failed: then only the data below counts, and everything else is as it was.
         if let Some(value) = capability {
             xattr::set(object, c"security.capability", &value, xattr::SetMode::Any).call("setxattr")?;
         }
         meta::copy_times(&before, object)?;
+        copied?;
         self.sync_file(Some(&to))?;
         let mut state = inode.state.write();
         upper.clear_mark(object, Mark::Metacopy)?;

@@ -276,6 +276,19 @@ impl Inode {
     }
 }
 
+impl Drop for Inode {
+    fn drop(&mut self) {
+        // In a loop: a directory may be the last thing in its parent, thousands of times over.
+        let mut held: Vec<Arc<Inode>> =
+            self.state.get_mut().names.drain(..).map(|name| name.parent).collect();
+        while let Some(mut dir) = held.pop() {
+            if let Some(dir) = Arc::get_mut(&mut dir) {
+                held.extend(dir.state.get_mut().names.drain(..).map(|name| name.parent));
+            }
+        }
+    }
+}
+
 impl State {
     /// Whether it is known under this name.
     pub fn has_name(&self, parent: &Inode, name: &OsStr) -> bool {

@@ -4,11 +4,14 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use nix::Result;
-use parking_lot::{Mutex, RwLock};
+use nix::errno::Errno;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use smallvec::SmallVec;
 
 use crate::merge::LayerId;
 use crate::sys::open;
@@ -36,6 +39,8 @@ pub struct RealDir {
     /// Never closed: a root, or a directory whose name is gone.
     pinned: AtomicBool,
     facts: AtomicU8,
+    /// Held while names of an upper directory change, or its times are put back after a copy-up into it.
+    changing: Mutex<()>,
     pool: Arc<DirPool>,
 }
 
@@ -57,6 +62,7 @@ impl RealDir {
             used: AtomicBool::new(true),
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(0),
+            changing: Mutex::new(()),
             pool,
         })
     }
@@ -70,6 +76,7 @@ impl RealDir {
             used: AtomicBool::new(true),
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(Fact::NoWhiteoutFiles as u8),
+            changing: Mutex::new(()),
             pool,
         });
         dir.keep(Arc::new(fd));
@@ -85,6 +92,7 @@ impl RealDir {
             used: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             facts: AtomicU8::new(0),
+            changing: Mutex::new(()),
             pool: self.pool.clone(),
         })
     }
@@ -92,6 +100,12 @@ impl RealDir {
     /// The layer it is in.
     pub fn layer(&self) -> LayerId {
         self.layer
+    }
+
+    /// Keeps copy-ups into this directory from taking back the times that a change of its names sets, and the reverse. Taken
+    /// last, held across one change; nothing else is locked under it.
+    pub fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
     }
 
     /// Whether `fact` is known to hold.
@@ -110,17 +124,45 @@ impl RealDir {
 
     /// An `O_PATH` descriptor. Errors: whatever opening it again meets.
     pub fn fd(self: &Arc<RealDir>) -> Result<Arc<OwnedFd>> {
-        if let Some(fd) = &*self.open.read() {
-            self.used.store(true, Ordering::Relaxed);
-            return Ok(fd.clone());
+        loop {
+            if let Some(fd) = self.open_already() {
+                return Ok(fd);
+            }
+            if let Some(fd) = self.open_from_above()? {
+                return Ok(fd);
+            }
         }
-        // Held across the call: a rename of this directory happens before or after it, never between.
-        let place = self.place.read();
-        let parent = place.parent.as_ref().ok_or(nix::errno::Errno::EBADF)?;
-        let parent_fd = parent.fd()?;
-        let fd = Arc::new(open::dir(parent_fd.as_fd(), &place.name)?);
-        drop(place);
-        Ok(self.keep(fd))
+    }
+
+    fn open_already(&self) -> Option<Arc<OwnedFd>> {
+        let open = self.open.read();
+        self.used.store(true, Ordering::Relaxed);
+        open.clone()
+    }
+
+    /// Opens the directory from its nearest open ancestor down, in a loop: a path may be thousands of names deep. Nothing
+    /// if one of them has moved meanwhile.
+    fn open_from_above(self: &Arc<RealDir>) -> Result<Option<Arc<OwnedFd>>> {
+        let mut missing: SmallVec<[Arc<RealDir>; 8]> = smallvec::smallvec![self.clone()];
+        let (mut parent, mut fd) = loop {
+            let above = missing.last().and_then(|dir| dir.place.read().parent.clone()).ok_or(Errno::EBADF)?;
+            if let Some(fd) = above.open_already() {
+                break (above, fd);
+            }
+            missing.push(above);
+        };
+        while let Some(dir) = missing.pop() {
+            // Held across the call: a rename of this directory happens before or after it, never between.
+            let place = dir.place.read();
+            if !place.parent.as_ref().is_some_and(|above| Arc::ptr_eq(above, &parent)) {
+                return Ok(None);
+            }
+            let opened = Arc::new(open::dir(fd.as_fd(), &place.name)?);
+            drop(place);
+            fd = dir.keep(opened);
+            parent = dir;
+        }
+        Ok(Some(fd))
     }
 
     /// Hands the directory a descriptor that was just opened on it.
@@ -163,12 +205,22 @@ impl RealDir {
     }
 
     /// The path from the layer's root, without a leading slash.
-    pub fn path(&self) -> std::path::PathBuf {
-        let place = self.place.read();
-        match &place.parent {
-            None => std::path::PathBuf::new(),
-            Some(parent) => parent.path().join(&*place.name),
+    pub fn path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut above = {
+            let place = self.place.read();
+            names.push(place.name.clone());
+            place.parent.clone()
+        };
+        while let Some(dir) = above {
+            let place = dir.place.read();
+            names.push(place.name.clone());
+            let next = place.parent.clone();
+            drop(place);
+            above = next;
         }
+        // The root has no name.
+        names.iter().rev().filter(|name| !name.is_empty()).map(|name| Path::new(&**name)).collect()
     }
 }
 
@@ -176,6 +228,11 @@ impl Drop for RealDir {
     fn drop(&mut self) {
         if self.open.get_mut().is_some() {
             self.pool.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        // In a loop: a directory may be the last thing in its parent, thousands of times over.
+        let mut above = self.place.get_mut().parent.take();
+        while let Some(mut dir) = above {
+            above = Arc::get_mut(&mut dir).and_then(|dir| dir.place.get_mut().parent.take());
         }
     }
 }

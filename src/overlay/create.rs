@@ -171,6 +171,7 @@ impl Overlay {
         // As the kernel: whatever the lowers have under this name, now or after they were changed offline, is hidden.
         let opaque = matches!(node, NewNode::Dir { .. }) && !parent.lower_dirs().is_empty();
         let owner = self.disk_caller(caller)?;
+        let _changing = dir.changing();
         if !under.whiteout && !opaque && !self.by_attribute() && !is_whiteout_device(node) {
             let made = cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened));
             made.call("mknodat")?;

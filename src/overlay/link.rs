@@ -51,6 +51,7 @@ impl Overlay {
         self.mark_moving(upper, inode, &state, parent, None)?;
         count_names(upper, inode, &state, NlinkBase::Upper, 0)?;
         let from = inode.locate_locked(&state)?;
+        let _changing = dir.changing();
         if under.whiteout {
             let temp = upper.temp();
             name::link(from.at(), temp.at()).call("linkat")?;

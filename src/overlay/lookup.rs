@@ -126,60 +126,101 @@ impl Overlay {
 
     /// The inode of an object, known already or new, with one lookup, and with this name.
     pub(super) fn intern(&self, parent: &Arc<Inode>, name: &OsStr, object: Object) -> Result<InodeRef<'_>> {
+        let identity = object.identity();
         if let Some(known) = self.refer_counted(parent.ino, name) {
-            if is_same(&known, parent, name, &object) {
+            if identity.is(&known, parent, name) {
                 return Ok(known);
             }
         }
-        let mut taken = object.by_name;
-        if let (Some(wanted), false) = (object.wanted, taken) {
-            if let Some(known) = self.store.refer(Ino(wanted)) {
-                if is_same(&known, parent, name, &object) {
-                    self.add_name(&known, &mut known.state.write(), parent, name, object.in_upper);
-                    return Ok(known);
-                }
-                taken = true;
+        let own = object.wanted.filter(|_| !object.by_name).map(Ino);
+        if let Some(known) = own.and_then(|ino| self.store.refer(ino)) {
+            if identity.is(&known, parent, name) {
+                self.add_name(&known, &mut known.state.write(), parent, name, object.in_upper);
+                return Ok(known);
             }
+            return self.intern_counted(parent, name, object);
         }
-        let ino = object.wanted.filter(|_| !taken).map_or_else(|| self.store.count(), Ino);
-        let st_ino = match object.wanted {
-            // Only a hard link that will be broken shares its number, as on the layer itself.
-            Some(wanted) if object.by_name => wanted,
-            _ => ino.0,
-        };
-        let in_upper = object.in_upper;
-        let stack = parent.stack.clone();
-        let inode = Arc::new(Inode::new(ino, st_ino, object.kind, stack, object.node, object.state));
-        self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
-        match self.store.insert(inode) {
-            Ok(inode) => Ok(inode),
-            // Somebody looked the same name up meanwhile.
-            Err((known, ours)) => {
-                self.store.let_go_of_parents(&ours);
+        let Some(ino) = own else { return self.intern_counted(parent, name, object) };
+        let (in_upper, real) = (object.in_upper, object.real);
+        match self.store.insert(object.into_inode(ino, ino.0, parent)) {
+            Ok(inode) => {
+                self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
+                Ok(inode)
+            }
+            // Somebody looked the same name up meanwhile, or another that wants the same number.
+            Err((known, _)) if identity.is(&known, parent, name) => {
                 self.add_name(&known, &mut known.state.write(), parent, name, in_upper);
                 Ok(known)
             }
+            Err((_, ours)) => {
+                let object = Object::taken_from(ours, real, in_upper)?;
+                self.intern_counted(parent, name, object)
+            }
         }
+    }
+
+    /// As `intern`, by a number of the counter: the object's own is another's, or it has none.
+    fn intern_counted(&self, parent: &Arc<Inode>, name: &OsStr, object: Object) -> Result<InodeRef<'_>> {
+        let (identity, in_upper) = (object.identity(), object.in_upper);
+        let ino = self.store.count();
+        // Only a hard link that will be broken shares its number, as on the layer itself.
+        let st_ino = object.wanted.filter(|_| object.by_name).unwrap_or(ino.0);
+        let inode = match self.store.insert(object.into_inode(ino, st_ino, parent)) {
+            Ok(inode) => inode,
+            Err(_) => return Err(Error::Bug("a counted number was given twice")),
+        };
+        // Somebody may have been quicker with the same name.
+        let first = self.claim_name(parent, name, ino).and_then(|first| self.store.refer(first));
+        if let Some(known) = first.filter(|known| identity.is(known, parent, name)) {
+            return Ok(known);
+        }
+        self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
+        Ok(inode)
     }
 }
 
-/// Whether a known inode is this object: the same number is not enough where layers are untrusted.
-fn is_same(known: &Inode, parent: &Inode, name: &OsStr, object: &Object) -> bool {
-    if known.kind != object.kind {
-        return false;
+/// What tells an object from others, before it has a number.
+struct Identity {
+    kind: FileKind,
+    upper_ino: u64,
+    lower: Option<(LayerId, u64)>,
+}
+
+impl Object {
+    fn identity(&self) -> Identity {
+        let lower = self.state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
+        Identity { kind: self.kind, upper_ino: self.state.upper_ino, lower }
     }
-    let state = known.state.read();
-    if known.is_dir() {
-        return !state.gone && state.has_name(parent, name);
+
+    /// The object of an inode that nobody has come to know.
+    fn taken_from(mut inode: Arc<Inode>, real: Stat, in_upper: bool) -> Result<Object> {
+        let inode = Arc::get_mut(&mut inode).ok_or(Error::Bug("an inode that nobody knows is in use"))?;
+        let state = std::mem::take(inode.state.get_mut());
+        let node = std::mem::replace(&mut inode.node, Node::NonDir);
+        Ok(Object { kind: inode.kind, real, wanted: None, by_name: false, node, state, in_upper })
     }
-    let (upper, lower) = (object.state.upper_ino, &object.state.lower);
-    let same_upper = upper != 0 && state.upper_ino == upper;
-    // The layers may have been asked just before the object came up.
-    let same_lower = match (&state.lower, lower) {
-        (Some(known), Some(found)) => known.ino == found.ino && known.layer() == found.layer(),
-        _ => false,
-    };
-    same_upper || (same_lower && (upper == 0 || state.upper_ino == 0))
+
+    fn into_inode(self, ino: Ino, st_ino: u64, parent: &Inode) -> Arc<Inode> {
+        Arc::new(Inode::new(ino, st_ino, self.kind, parent.stack.clone(), self.node, self.state))
+    }
+}
+
+impl Identity {
+    /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
+    fn is(&self, known: &Inode, parent: &Inode, name: &OsStr) -> bool {
+        if known.kind != self.kind {
+            return false;
+        }
+        let state = known.state.read();
+        if known.is_dir() {
+            return !state.gone && state.has_name(parent, name);
+        }
+        let same_upper = self.upper_ino != 0 && state.upper_ino == self.upper_ino;
+        // The layers may have been asked just before the object came up.
+        let lower = state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
+        let same_lower = lower.is_some() && lower == self.lower;
+        same_upper || (same_lower && (self.upper_ino == 0 || state.upper_ino == 0))
+    }
 }
 
 fn lower_file(place: &Place) -> LowerFile {

@@ -55,6 +55,12 @@ impl Overlay {
         self.store.refer(ino)
     }
 
+    /// Notes that the inode with the counted number `ino` has this name, unless another has it; that one's number.
+    pub(super) fn claim_name(&self, parent: &Inode, name: &OsStr, ino: Ino) -> Option<Ino> {
+        let first = *self.counted.lock().entry((parent.ino, name.into())).or_insert(ino);
+        (first != ino).then_some(first)
+    }
+
     /// Forgets the names of an inode that the kernel has forgotten.
     pub(super) fn forget_names(&self, inode: &Inode) {
         let keys: Vec<_> = inode.state.read().names.iter().map(|n| (n.parent.ino, n.name.clone())).collect();

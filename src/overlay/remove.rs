@@ -35,6 +35,8 @@ impl Overlay {
         }
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
+        // So that the real count and the mark of the overlay's change in one step.
+        self.copy_up.link_up_indexed(&inode, &parent, name)?;
         self.unlink_locked(&parent, name, &inode)?;
         self.unlist_name(&parent, name);
         Ok(())
@@ -70,15 +72,16 @@ impl Overlay {
             count_names(upper, inode, &state, NlinkBase::Upper, -1)?;
         }
         let upper_object = in_upper.then_some(UpperObject::NonDir);
+        let _changing = dir.changing();
         carry_out(upper, fd.as_fd(), name, plan(Facts { upper: upper_object, lower_shows }))?;
         self.remove_name(inode, &mut state, parent, name);
-        self.one_name_less(upper, inode, &mut state)?;
+        self.one_name_less(upper, &mut state)?;
         drop(state);
         self.sync_names(parent)
     }
 
     /// Notes that a name of the inode is gone; an index entry goes with the last one.
-    pub(super) fn one_name_less(&self, upper: &Upper, inode: &Inode, state: &mut State) -> Result<()> {
+    pub(super) fn one_name_less(&self, upper: &Upper, state: &mut State) -> Result<()> {
         if let Some(nlink) = &mut state.nlink {
             *nlink = nlink.saturating_sub(1);
         } else if state.upper_ino == 0 && state.names.is_empty() {
@@ -93,7 +96,7 @@ impl Overlay {
                 name::unlink(entry).call("unlinkat")?;
             }
         }
-        self.copy_up.changed(inode);
+        // The kernel counts its own link down when it hears the answer; told before, it would do so twice.
         Ok(())
     }
 
@@ -133,6 +136,7 @@ impl Overlay {
                 Some(if marks { UpperObject::DirWithMarks } else { UpperObject::EmptyDir })
             }
         };
+        let _changing = dir.changing();
         let removed = match plan(Facts { upper: upper_object, lower_shows }) {
             Plan::Remove => name::rmdir(At::new(fd.as_fd(), name)).call("unlinkat"),
             plan => carry_out(upper, fd.as_fd(), name, plan),

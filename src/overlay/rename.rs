@@ -337,7 +337,7 @@ impl Overlay {
                 self.dir_gone(target, &mut state, new.parent, new.name);
             } else {
                 self.remove_name(target, &mut state, new.parent, new.name);
-                self.one_name_less(upper, target, &mut state)?;
+                self.one_name_less(upper, &mut state)?;
             }
         }
         if moving.is_dir() {
