@@ -13,6 +13,7 @@ mod copy_up;
 mod create;
 mod daemon;
 mod data;
+mod fallbacks;
 mod layers;
 mod limits;
 mod link;
