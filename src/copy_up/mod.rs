@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::config::{FsyncMode, XattrPermissions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::inode::{Ino, Inode};
 
 /// What the upper layer must have before the change.
@@ -107,8 +107,10 @@ impl CopyUp {
         let mut missing = Vec::new();
         let mut at = dir.clone();
         while at.upper_dir().is_none() {
-            let parent = at.dir_name().ok_or(Error::ReadOnly)?.parent;
+            let parent = at.dir_name().map(|name| name.parent);
             missing.push(at);
+            // One that was removed has no parent, and needs none.
+            let Some(parent) = parent else { break };
             at = parent;
         }
         for dir in missing.iter().rev() {

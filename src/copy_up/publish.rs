@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::OFlag;
 
@@ -13,6 +13,7 @@ use crate::inode::{Inode, LowerFile, Name, Node};
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
 use crate::layer::{RealDir, Upper};
+use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
@@ -25,12 +26,17 @@ impl CopyUp {
     pub(super) fn copy_dir(&self, dir: &Arc<Inode>) -> Result<()> {
         let upper = dir.stack.writable()?;
         let Node::Dir { upper: upper_part, lowers } = &dir.node else { return Err(Error::NotDir) };
-        let place = dir.dir_name().ok_or(Error::Bug("the root has no upper part in a writable stack"))?;
-        let parent = upper_parent(&place.parent)?;
         let lower = lowers.first().ok_or(Error::Stale)?;
         let lower_fd = lower.fd().call("openat2")?;
         let from = At::fd(lower_fd.as_fd());
         let lower_stat = stat(from).call("statx")?;
+        let Some(place) = dir.dir_name() else {
+            let temp = upper.temp();
+            name::mkdir(temp.at(), 0o700).call("mkdirat")?;
+            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
+            return publish_gone_dir(dir, upper_part, temp);
+        };
+        let parent = upper_parent(&place.parent)?;
         let origin = dir.stack.origin_of(lower.layer(), from);
 
         let temp = upper.temp();
@@ -278,7 +284,10 @@ impl CopyUp {
         let before = stat(object).call("statx")?;
         // A write clears the capability; it was there before, so it is there after.
         let capability = xattr::get(object, c"security.capability").call("getxattr")?;
-        if need != Need::Truncated {
+        if need == Need::Truncated {
+            // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
+            crate::sys::attr::truncate(to.as_fd(), 0).call("ftruncate")?;
+        } else {
             copy_from(&data, &to)?;
         }
         if let Some(value) = capability {
@@ -302,6 +311,15 @@ impl CopyUp {
             }
         }
     }
+}
+
+/// A directory that was removed while somebody is in it goes up without a name, for its owner, mode and attributes.
+fn publish_gone_dir(dir: &Inode, upper_part: &OnceLock<Arc<RealDir>>, temp: Temp<'_>) -> Result<()> {
+    let fd = open::path(temp.at()).call("openat2")?;
+    name::rmdir(temp.at()).call("unlinkat")?;
+    temp.placed();
+    let real = RealDir::nameless(LayerId::UPPER, fd, dir.stack.pool.clone());
+    upper_part.set(real).map_err(|_| Error::Bug("a directory was copied up twice"))
 }
 
 fn copy_from(source: &LowerFile, to: &OwnedFd) -> Result<()> {

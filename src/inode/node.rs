@@ -27,7 +27,7 @@ pub struct Inode {
     pub kind: FileKind,
     /// The stack it belongs to.
     pub stack: Arc<Stack>,
-    /// How often the kernel has been told of it and has not forgotten.
+    /// How often the kernel has been told of it and has not forgotten, and how many known names are in it.
     pub(super) lookups: AtomicU64,
     /// Level 2: which names a directory shows. Held for reading while names are looked up or listed, for writing while
     /// one is made, removed or renamed.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Ino;
 use super::node::Inode;
@@ -10,6 +10,8 @@ use crate::merge::ino::FIRST_COUNTED;
 use crate::sync::{LevelMutex, level};
 
 const SHARDS: usize = 64;
+/// How many inodes must have gone before it is worth looking for memory to give back.
+const MANY: usize = 8192;
 type Shard = LevelMutex<HashMap<Ino, Arc<Inode>>, { level::STORE }>;
 
 /// All inodes that the kernel knows.
@@ -17,6 +19,9 @@ type Shard = LevelMutex<HashMap<Ino, Arc<Inode>>, { level::STORE }>;
 pub struct Store {
     shards: Box<[Shard]>,
     next_counted: AtomicU64,
+    known: AtomicUsize,
+    /// The most that were known since `has_shrunk` last said so.
+    most: AtomicUsize,
 }
 
 /// One lookup of an inode. Dropped, it is given back; `leak` hands it to the kernel.
@@ -29,7 +34,8 @@ pub struct InodeRef<'a> {
 impl Default for Store {
     fn default() -> Store {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED) }
+        let (known, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED), known, most }
     }
 }
 
@@ -68,37 +74,74 @@ impl Store {
         }
         inode.lookups.fetch_add(1, Ordering::Relaxed);
         shard.insert(inode.ino, inode.clone());
+        self.most.fetch_max(self.known.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(InodeRef { store: self, inode: Some(inode) })
     }
 
-    /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more.
+    /// Keeps the directory `dir` known while something that is known has a name in it. The kernel may forget a directory
+    /// before what is in it; looked up again it must be the same inode, or the names in it would be another's.
+    pub fn hold(&self, dir: &Inode) {
+        dir.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more, and the directories
+    /// of its names are held by it no longer.
     pub fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
-        // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
-        {
-            let mut shard = self.shard(ino).lock();
-            let inode = shard.get(&ino)?;
-            let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
-            debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
-            if before > count || ino == Ino::ROOT {
-                return None;
+        let gone = self.take_back(ino, count)?;
+        self.let_go_of_parents(&gone);
+        Some(gone)
+    }
+
+    /// Takes back the holds of an inode that nobody finds.
+    pub fn let_go_of_parents(&self, gone: &Inode) {
+        // In a loop: a path may be thousands of names deep, and each directory may be the last thing in the next.
+        let mut held = parents(gone);
+        while let Some(dir) = held.pop() {
+            if let Some(gone) = self.take_back(dir.ino, 1) {
+                held.extend(parents(&gone));
             }
-            let gone = shard.remove(&ino);
-            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
-            }
-            gone
         }
+    }
+
+    fn take_back(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
+        // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
+        let mut shard = self.shard(ino).lock();
+        let inode = shard.get(&ino)?;
+        let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
+        debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
+        if before > count || ino == Ino::ROOT {
+            return None;
+        }
+        let gone = shard.remove(&ino);
+        self.known.fetch_sub(1, Ordering::Relaxed);
+        if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+            shard.shrink_to_fit();
+        }
+        gone
+    }
+
+    /// Whether most of many inodes have gone since this was last true.
+    pub fn has_shrunk(&self) -> bool {
+        let (known, most) = (self.len(), self.most.load(Ordering::Relaxed));
+        let gone = most.saturating_sub(known);
+        // One thread is told.
+        gone >= MANY.max(most / 2)
+            && self.most.compare_exchange(most, known, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// How many inodes are known.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.known.load(Ordering::Relaxed)
     }
 
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn parents(inode: &Inode) -> Vec<Arc<Inode>> {
+    inode.state.read().names.iter().map(|name| name.parent.clone()).collect()
 }
 
 impl InodeRef<'_> {

@@ -61,6 +61,21 @@ impl RealDir {
         })
     }
 
+    /// A directory that has no name, open as long as it is known.
+    pub fn nameless(layer: LayerId, fd: OwnedFd, pool: Arc<DirPool>) -> Arc<RealDir> {
+        let dir = Arc::new(RealDir {
+            layer,
+            place: RwLock::new(Place { parent: None, name: OsStr::new("").into() }),
+            open: RwLock::new(None),
+            used: AtomicBool::new(true),
+            pinned: AtomicBool::new(true),
+            facts: AtomicU8::new(Fact::NoWhiteoutFiles as u8),
+            pool,
+        });
+        dir.keep(Arc::new(fd));
+        dir
+    }
+
     /// The directory at `name` in this one; opened when it is first needed.
     pub fn child(self: &Arc<RealDir>, name: &OsStr) -> Arc<RealDir> {
         Arc::new(RealDir {

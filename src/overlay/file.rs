@@ -44,6 +44,10 @@ pub struct Opened {
     pub may_be_mapped: bool,
 }
 
+/// What the daemon keeps of open(2) flags: it writes at the offset that the kernel gives, through the page cache,
+/// whatever the caller asked.
+const KEPT: OFlag = OFlag::O_ACCMODE.union(OFlag::O_SYNC).union(OFlag::O_DSYNC);
+
 /// The access mode in open(2) flags.
 fn access(flags: OFlag) -> OFlag {
     flags & OFlag::O_ACCMODE
@@ -65,14 +69,12 @@ impl Overlay {
             let need = if truncates { Need::Truncated } else { Need::Data };
             self.copy_up.ensure(&inode, need)?;
         }
-        // The daemon writes at the offset that the kernel gives, through the page cache, whatever the caller asked.
-        let kept = OFlag::O_ACCMODE | OFlag::O_SYNC | OFlag::O_DSYNC;
         let (fd, in_upper) = inode.with_data(|at, in_upper| {
             let opened = if in_upper || writes(flags) {
-                open::file(at, flags & kept)
+                open::file(at, flags & KEPT)
             } else {
                 // A lower layer does not change by being read, not even its times.
-                open::file(at, (flags & kept) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & kept))
+                open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
             };
             Ok((opened.call("openat2")?, in_upper))
         })?;
@@ -132,6 +134,13 @@ impl Overlay {
             let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
             attr::chmod(At::fd(fd.as_fd()), mode & !(libc::S_ISUID | libc::S_ISGID)).call("fchmodat2")?;
         }
+        let fd = if passes && in_upper != in_upper_now {
+            // What is open is the lower file. It must not become the one that the next writer's bytes go to.
+            let located = inode.locate_locked(&state)?;
+            Arc::new(open::file(located.at(), flags & KEPT).call("openat2")?)
+        } else {
+            fd
+        };
         let opens = &mut state.opens;
         opens.plain_writers += u32::from(plain_writer);
         if passes {
@@ -216,7 +225,7 @@ impl Overlay {
                 return Ok(fd.clone());
             }
         }
-        let flags = access(file.flags) | (file.flags & (OFlag::O_SYNC | OFlag::O_DSYNC));
+        let flags = file.flags & KEPT;
         let (fd, on_upper) = file
             .inode
             .with_data(|at, on_upper| Ok((Arc::new(open::file(at, flags).call("openat2")?), on_upper)))?;

@@ -154,7 +154,8 @@ impl Overlay {
         match self.store.insert(inode) {
             Ok(inode) => Ok(inode),
             // Somebody looked the same name up meanwhile.
-            Err((known, _)) => {
+            Err((known, ours)) => {
+                self.store.let_go_of_parents(&ours);
                 self.add_name(&known, &mut known.state.write(), parent, name, in_upper);
                 Ok(known)
             }

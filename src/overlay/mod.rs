@@ -176,6 +176,10 @@ impl Overlay {
             if ino.0 >= crate::merge::ino::FIRST_COUNTED {
                 self.forget_names(&gone);
             }
+            drop(gone);
+            if self.store.has_shrunk() {
+                crate::sys::process::give_back_memory();
+            }
         }
     }
 }

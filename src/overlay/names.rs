@@ -21,7 +21,10 @@ impl Overlay {
     ) {
         match state.position(parent, name) {
             Some(at) => state.names[at].in_upper |= in_upper,
-            None => state.names.push(Name { parent: parent.clone(), name: name.into(), in_upper }),
+            None => {
+                self.store.hold(parent);
+                state.names.push(Name { parent: parent.clone(), name: name.into(), in_upper });
+            }
         }
         if inode.ino.0 >= FIRST_COUNTED {
             self.counted.lock().insert((parent.ino, name.into()), inode.ino);
@@ -32,6 +35,8 @@ impl Overlay {
     pub(super) fn remove_name(&self, inode: &Inode, state: &mut State, parent: &Inode, name: &OsStr) {
         if let Some(at) = state.position(parent, name) {
             state.names.swap_remove(at);
+            // Never the last: the kernel knows the directory while it changes a name in it.
+            self.store.forget(parent.ino, 1);
         }
         if inode.ino.0 >= FIRST_COUNTED {
             self.counted.lock().remove(&(parent.ino, Box::from(name)));

@@ -1,4 +1,4 @@
-//! What a daemon needs to leave its caller behind.
+//! What a daemon needs to leave its caller behind, and to live long in little memory.
 #![allow(unsafe_code)]
 
 use nix::errno::Errno;
@@ -22,6 +22,17 @@ pub fn close_inherited() {
     // SAFETY: takes no pointer. Nothing in this process owns a descriptor above standard error yet.
     // An old kernel answers ENOSYS and the descriptors stay open, as for any other daemon.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+/// Gives memory that was freed back to the system. The allocator by itself does that only at the end of its heap, and one
+/// object that lives keeps everything below it. Takes milliseconds after much was freed; other threads may wait that long
+/// to allocate. Where the allocator is another one, it does nothing.
+pub fn give_back_memory() {
+    // SAFETY: takes no pointer, and changes nothing but pages that no object is in.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 #[cfg(test)]

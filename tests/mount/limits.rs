@@ -58,7 +58,8 @@ fn a_big_tree_with_few_descriptors() {
         let back = eventually(Duration::from_secs(20), || {
             drop_caches();
             std::thread::sleep(Duration::from_millis(200));
-            fds(pid) <= start.1 + 600 && rss(pid) < start.0 + used / 2 + 8192
+            // Freed memory goes back to the system too, but for what some thousand inodes need.
+            fds(pid) <= start.1 + 8 && rss(pid) < start.0 + used / 8 + 4096
         });
         assert!(back, "after dropping caches: {} KiB, {} descriptors; before {start:?}", rss(pid), fds(pid));
     }

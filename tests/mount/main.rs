@@ -14,6 +14,7 @@ mod create;
 mod daemon;
 mod data;
 mod fallbacks;
+mod forget;
 mod layers;
 mod limits;
 mod link;

@@ -139,6 +139,26 @@ fn handles_of_removed_directories() {
     assert_eq!(Errno::last(), Errno::ENOENT);
 }
 
+#[test]
+fn a_removed_directory_can_be_changed_by_its_handle() {
+    let Some(f) = Fixture::new(1) else { return };
+    let Some(mut f) = f.departs("it answers ENOTDIR") else { return };
+    f.lower(0).dir("low/d").mode(0o755).dir("low/d2");
+    f.upper().dir("up");
+    f.mount();
+    for name in ["low/d", "up"] {
+        let h = ro(f.p(name));
+        sys::rmdir(f.p(name)).unwrap();
+        h.set_permissions(fs::Permissions::from_mode(0o711)).unwrap();
+        h.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).unwrap();
+        let s = h.metadata().unwrap();
+        assert_eq!((s.mode() & 0o777, s.nlink(), s.mtime()), (0o711, 0, 5), "{name}");
+        h.sync_all().unwrap();
+        assert_eq!(missing(f.p(name)), Errno::ENOENT);
+    }
+    f.check(|m| assert_eq!((names(m), names(m.join("low"))), (vec!["low".into()], vec!["d2".into()])));
+}
+
 /// Numbers of files that are gone may come again on disk; the mount must not take two files for one.
 #[test]
 fn numbers_used_again_are_other_files() {

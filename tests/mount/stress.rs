@@ -161,3 +161,49 @@ fn handles_never_mix() {
     });
     same_after_remount(&mut f);
 }
+
+/// A first open for writing among first opens for reading: no open fails, and what was written reaches the upper file.
+/// Once a reader's lower file became what the kernel passed the writer's bytes to.
+#[test]
+fn regression_the_first_writer_meets_readers() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    let count = if span() > Duration::from_secs(10) { 20_000 } else { 500 };
+    for i in 0..count {
+        f.lower(0).file(format!("{i}"), "low");
+    }
+    f.mount();
+    let at = |i: usize| f.p(format!("{i}"));
+    let turn = std::sync::Barrier::new(3);
+    // Nobody may stop in the middle: the others would wait.
+    let read = |i: usize| sys::open(at(i), libc::O_RDONLY, 0).map(|h| through(&h));
+    let reader = |slow: usize| {
+        let mut wrong = vec![];
+        for i in 0..count {
+            turn.wait();
+            // Around the end of a copy-up, which takes a while.
+            std::thread::sleep(Duration::from_micros((i * slow) as u64 % 400));
+            wrong
+                .extend((0..4).map(|_| read(i)).find(|r| *r != Ok(b"low".into()) && *r != Ok(b"new".into())));
+        }
+        wrong
+    };
+    let writer = || {
+        let mut wrong = vec![];
+        for i in 0..count {
+            turn.wait();
+            let written = sys::open(at(i), libc::O_RDWR, 0).and_then(|w| no(w.write_all_at(b"new", 0)));
+            wrong.extend(written.err());
+        }
+        wrong
+    };
+    std::thread::scope(|s| {
+        let readers = [1, 2].map(|slow| s.spawn(move || reader(slow)));
+        assert_eq!(writer(), []);
+        for r in readers {
+            assert_eq!(r.join().unwrap(), []);
+        }
+    });
+    for i in 0..count {
+        assert_eq!((text(at(i)), text(f.up(format!("{i}")))), ("new".into(), "new".into()));
+    }
+}
