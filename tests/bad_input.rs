@@ -364,6 +364,29 @@ fn an_upper_that_becomes_read_only_fails_every_change() {
     drop(tmpfs);
 }
 
+/// Nothing can be prepared or locked in writing there, and nothing has to be.
+#[test]
+fn an_upper_on_a_read_only_filesystem_is_mounted_with_ro() {
+    let Some((mut f, tmpfs)) = on_tmpfs("8m") else { return };
+    f.lower(0).file("a", "low").file("b", "low").hardlink("c", "b");
+    f.mount();
+    fs::write(f.p("a"), "up").unwrap();
+    fs::write(f.p("b"), "linked").unwrap();
+    f.unmount();
+    run(Command::new("mount").args(["-o", "remount,ro"]).arg(f.dir())).ok();
+    let refused = f.try_mount(&[]);
+    assert_eq!((refused.code, refused.err.trim_end().lines().count()), (Some(1), 1), "{}", refused.err);
+    assert!(refused.err.contains("read-only filesystem") && refused.err.contains("-o ro"), "{}", refused.err);
+    f.options = vec!["ro".to_owned()];
+    f.mount();
+    f.check(|m| {
+        assert_eq!(["a", "b", "c"].map(|name| text(m.join(name))), ["up", "linked", "linked"]);
+        assert_eq!(err(fs::write(m.join("a"), "x")), Errno::EROFS);
+    });
+    f.unmount();
+    drop(tmpfs);
+}
+
 /// The lower layer is a mount whose daemon dies: every access of it fails from then on.
 #[test]
 fn a_lower_that_fails_leaves_no_half_copied_file() {
