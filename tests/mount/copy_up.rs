@@ -254,3 +254,29 @@ fn numbers_stay_across_copy_up_and_remount() {
         }
     });
 }
+
+/// Source: overlayfs.rst, "Non-directories": the directory's own times do not tell of a copy-up, however many there are.
+#[test]
+fn parallel_copy_ups_leave_the_directorys_times() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    for i in 0..60 {
+        f.lower(0).file(format!("d/f{i}"), "x");
+    }
+    sys::utimens(f.low(0, "d"), (1_000_000_000, 5), (1_000_000_000, 7)).unwrap();
+    f.mount();
+    let dir = f.p("d");
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let dir = &dir;
+            scope.spawn(move || {
+                for i in (thread..60).step_by(6) {
+                    drop(rw(dir.join(format!("f{i}"))));
+                }
+            });
+        }
+    });
+    f.check(|m| {
+        let s = stat(m.join("d"));
+        assert_eq!((s.mtime(), s.mtime_nsec()), (1_000_000_000, 7));
+    });
+}

@@ -184,3 +184,35 @@ fn a_full_upper() {
     assert_eq!(text(small.join("upper/small")), "changed");
     drop(guard);
 }
+
+/// A path of twenty thousand names, more than are open at once and more than a stack of calls would hold.
+#[test]
+fn a_tree_twenty_thousand_names_deep_is_walked_up_and_down() {
+    use std::os::fd::{AsRawFd, OwnedFd};
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    f.nofile = Some(1024);
+    f.mount();
+    let name = c"d";
+    let depth = 20_000;
+    let mut at = OwnedFd::from(File::open(f.p("")).unwrap());
+    let open = |at: &OwnedFd, name: &std::ffi::CStr| {
+        nix::fcntl::openat(
+            at,
+            name,
+            nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_PATH,
+            nix::sys::stat::Mode::empty(),
+        )
+    };
+    for _ in 0..depth {
+        nix::sys::stat::mkdirat(&at, name, nix::sys::stat::Mode::from_bits_truncate(0o755)).unwrap();
+        at = open(&at, name).unwrap();
+    }
+    drop_caches();
+    assert!(at.as_raw_fd() >= 0);
+    for _ in 0..depth {
+        at = open(&at, c"..").unwrap();
+        nix::unistd::unlinkat(&at, name, nix::unistd::UnlinkatFlags::RemoveDir).unwrap();
+    }
+    drop(at);
+    f.check(|m| assert_eq!(names(m), [""; 0]));
+}
