@@ -42,13 +42,6 @@ run() {
         END { printf "%-6s %-10s %d passed, %d failed, %d ignored, %d s", state, mode, p, f, g, secs }' "$log/$mode")")
 }
 
-# The test programs that mount: tests/mount and tests/mount_*.
-mount_tests() {
-    cargo test --locked --no-run 2>&1 |
-        sed -nE 's/^ *Executable tests\/mount[^ ]* \((.*)\)$/\1/p' |
-        while read -r exe; do realpath "$exe"; done
-}
-
 bounded 1200 cargo build --locked
 if [ "$(id -u)" != 0 ]; then
     run fusermount 1200 cargo test --locked --no-fail-fast "$@"
@@ -57,27 +50,12 @@ else
 fi
 
 if [ "$(id -u)" = 0 ] && [ $# -eq 0 ]; then
-    # The test programs ask cargo's environment where the package is.
-    export CARGO_MANIFEST_DIR=$repo CARGO_PKG_NAME=stratafs
-    mapfile -t programs < <(mount_tests)
-    user=nobody
-    for exe in ${programs[@]+"${programs[@]}"}; do
-        if unshare -Urm true 2>/dev/null; then
-            run userns 600 unshare -Urm --propagation private "$exe"
-        else
-            summary+=("SKIPPED userns     user namespaces are not allowed here")
-        fi
-        as_user=(setpriv --reuid="$user" --regid="$(id -g $user)" --clear-groups --inh-caps=-all env HOME=/nonexistent)
-        if "${as_user[@]}" test -x "$exe" -a -x "$target/debug/stratafs"; then
-            mkdir -p "$log/tmp"
-            chmod 755 "$log"
-            chown "$user" "$log/tmp"
-            TMPDIR=$log/tmp run fusermount 600 "${as_user[@]}" "$exe"
-        else
-            summary+=("SKIPPED fusermount $user cannot reach $target: use a checkout that every user may enter")
-        fi
-    done
-    [ ${#programs[@]} -gt 0 ] || summary+=("SKIPPED userns, fusermount: no test program that mounts")
+    if unshare -Urm true 2>/dev/null; then
+        run userns 600 scripts/test-mount.sh userns
+    else
+        summary+=("SKIPPED userns     user namespaces are not allowed here")
+    fi
+    run fusermount 600 scripts/test-mount.sh fusermount
 fi
 
 echo "== summary"
