@@ -13,6 +13,7 @@ mod copy_up;
 mod create;
 mod daemon;
 mod data;
+mod dot_wh;
 mod forget;
 mod layers;
 mod limits;
