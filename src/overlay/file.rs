@@ -71,7 +71,7 @@ impl Overlay {
         }
         let (fd, in_upper) = inode.with_data(|at, in_upper| {
             let opened = if in_upper || writes(flags) {
-                open::file(at, flags & KEPT)
+                self.open_real(at, flags)
             } else {
                 // A lower layer does not change by being read, not even its times.
                 open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
@@ -84,6 +84,17 @@ impl Overlay {
             self.cut(caller, &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?)?;
         }
         self.opened(caller, &inode, flags, Arc::new(fd), in_upper)
+    }
+
+    /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
+    /// the kernel fills the rest of a page by the descriptor that wrote a part of it. Source: kernel `fuse_write_begin`.
+    fn open_real(&self, at: At<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+        let kept = flags & KEPT;
+        if !self.settings.writeback || access(flags) != OFlag::O_WRONLY {
+            return open::file(at, kept);
+        }
+        // What the daemon may not read it can still write.
+        open::file(at, (kept - OFlag::O_ACCMODE) | OFlag::O_RDWR).or_else(|_| open::file(at, kept))
     }
 
     fn cut(&self, caller: Caller, fd: &OwnedFd) -> Result<()> {
@@ -225,10 +236,9 @@ impl Overlay {
                 return Ok(fd.clone());
             }
         }
-        let flags = file.flags & KEPT;
-        let (fd, on_upper) = file
-            .inode
-            .with_data(|at, on_upper| Ok((Arc::new(open::file(at, flags).call("openat2")?), on_upper)))?;
+        let (fd, on_upper) = file.inode.with_data(|at, on_upper| {
+            Ok((Arc::new(self.open_real(at, file.flags).call("openat2")?), on_upper))
+        })?;
         *file.fd.write() = Some((fd.clone(), on_upper));
         Ok(fd)
     }

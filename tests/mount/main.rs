@@ -31,4 +31,5 @@ mod readdir;
 mod remove;
 mod rename;
 mod stress;
+mod writeback;
 mod xattr;
