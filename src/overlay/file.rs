@@ -249,6 +249,14 @@ impl Overlay {
         if self.copy_up.fsync() == crate::config::FsyncMode::Volatile || !file.inode.has_upper() {
             return Ok(());
         }
+        let metadata_only = file.inode.state.read().data.is_some();
+        if metadata_only {
+            // What is open is the data below, which has not changed; what has is the upper object.
+            let upper = file
+                .inode
+                .with(|at| attr::with_owner_access(at, || open::file(at, OFlag::O_RDONLY)).call("openat2"))?;
+            return copy::sync(upper.as_fd(), data_only).call("fsync");
+        }
         copy::sync(self.descriptor(&file)?.as_fd(), data_only).call("fsync")
     }
 }

@@ -31,5 +31,6 @@ mod readdir;
 mod remove;
 mod rename;
 mod stress;
+mod sync;
 mod writeback;
 mod xattr;
