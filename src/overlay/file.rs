@@ -65,11 +65,12 @@ impl Overlay {
             return Err(Error::Invalid("only regular files are opened here"));
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
-        if writes(flags) || truncates {
-            let need = if truncates { Need::Truncated } else { Need::Data };
-            self.copy_up.ensure(&inode, need)?;
-        }
-        let (fd, in_upper) = inode.with_data(|at, in_upper| {
+        let made = match (writes(flags), truncates) {
+            (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
+            (true, false) => self.copy_up.ensure(&inode, Need::Data).map(|()| None)?,
+            (false, false) => None,
+        };
+        let found = inode.with_data(|at, in_upper| {
             let opened = if in_upper || writes(flags) {
                 self.open_real(at, flags)
             } else {
@@ -77,12 +78,26 @@ impl Overlay {
                 open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
             };
             Ok((opened.call("openat2")?, in_upper))
-        })?;
-        if truncates && writes(flags) {
-            self.cut(caller, &fd)?;
-        } else if truncates {
-            self.cut(caller, &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?)?;
+        });
+        if truncates {
+            match (&made, &found) {
+                (Some(made), _) => self.cut(caller, made)?,
+                (None, Ok((fd, _))) if writes(flags) => self.cut(caller, fd)?,
+                (None, Ok(_)) => {
+                    self.cut(
+                        caller,
+                        &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?,
+                    )?;
+                }
+                (None, Err(_)) => {}
+            }
         }
+        let (fd, in_upper) = match (found, made) {
+            (Ok(found), _) => found,
+            // The data below is hidden by now: that no second descriptor can be had must not lose it for nothing.
+            (Err(_), Some(made)) => (made, true),
+            (Err(error), None) => return Err(error),
+        };
         self.opened(caller, &inode, flags, Arc::new(fd), in_upper)
     }
 
