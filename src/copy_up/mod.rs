@@ -8,6 +8,7 @@ mod data;
 mod meta;
 pub mod publish;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -73,13 +74,19 @@ impl CopyUp {
     /// Errors: `ReadOnly` without an upper layer; whatever the layers answer, and then nothing has changed.
     /// Locks: takes gates; no lock of level 3 or deeper may be held.
     pub fn ensure(&self, inode: &Arc<Inode>, need: Need) -> Result<()> {
+        self.ensure_open(inode, need).map(drop)
+    }
+
+    /// As `ensure`. Returns the upper file open for reading and writing if this call has brought its data up: who has
+    /// cut the data off must not fail for want of a descriptor after it.
+    pub fn ensure_open(&self, inode: &Arc<Inode>, need: Need) -> Result<Option<OwnedFd>> {
         inode.stack.writable()?;
         if inode.is_dir() {
-            return self.ensure_dir(inode);
+            return self.ensure_dir(inode).map(|()| None);
         }
         loop {
             if is_done(inode, need) {
-                return Ok(());
+                return Ok(None);
             }
             let parent = inode.state.read().names.first().map(|name| name.parent.clone());
             if let Some(parent) = &parent {
@@ -87,7 +94,7 @@ impl CopyUp {
             }
             let gate = inode.gate.lock();
             if is_done(inode, need) {
-                return Ok(());
+                return Ok(None);
             }
             if inode.has_upper() {
                 return self.complete_data(inode, need);

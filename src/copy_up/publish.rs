@@ -63,8 +63,13 @@ impl CopyUp {
     }
 
     /// Locks: the file's gate is held; the parent in `place` has an upper part. A file without a name is copied for
-    /// those who still have it open.
-    pub(super) fn copy_file(&self, inode: &Arc<Inode>, place: Option<Name>, need: Need) -> Result<()> {
+    /// those who still have it open. Returns a regular file that is whole there, open.
+    pub(super) fn copy_file(
+        &self,
+        inode: &Arc<Inode>,
+        place: Option<Name>,
+        need: Need,
+    ) -> Result<Option<OwnedFd>> {
         let upper = inode.stack.writable()?;
         let (lower, data) = {
             let state = inode.state.read();
@@ -108,7 +113,7 @@ impl CopyUp {
             }
         }
         self.changed(inode);
-        Ok(())
+        Ok(file.filter(|_| !data_stays))
     }
 
     /// Makes the object in the workdir, with its data if that is to come along. Returns a regular file open.
@@ -292,11 +297,11 @@ impl CopyUp {
 
     /// Brings the data of a file up whose metadata is there already. The mark goes last: until then the data below is
     /// what counts. Locks: the file's gate is held.
-    pub(super) fn complete_data(&self, inode: &Arc<Inode>, need: Need) -> Result<()> {
+    pub(super) fn complete_data(&self, inode: &Arc<Inode>, need: Need) -> Result<Option<OwnedFd>> {
         let upper = inode.stack.writable()?;
         let (data, to) = {
             let state = inode.state.read();
-            let Some(data) = state.data.clone() else { return Ok(()) };
+            let Some(data) = state.data.clone() else { return Ok(None) };
             let located = inode.locate_locked(&state)?;
             (data, open::file(located.at(), OFlag::O_RDWR).call("openat2")?)
         };
@@ -322,7 +327,7 @@ impl CopyUp {
         state.data = None;
         drop(state);
         self.changed(inode);
-        Ok(())
+        Ok(Some(to))
     }
 
     fn sync_file(&self, file: Option<&OwnedFd>) -> Result<()> {

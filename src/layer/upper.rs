@@ -4,10 +4,12 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags};
 
+use super::real_dir::{Fact, RealDir};
 use super::workdir::{Use, Workdir, lock_dir};
 use crate::config;
 use crate::error::{Context, Error, Result};
@@ -134,42 +136,44 @@ impl Upper {
     }
 
     /// Hides `name` of the layers below in the upper directory `dir`, where the upper layer has nothing of that name.
-    pub fn add_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    pub fn add_whiteout(&self, dir: &Arc<RealDir>, name: &OsStr) -> Result<()> {
         if self.abilities.whiteout_devices {
-            self.workdir.link_whiteout(At::new(dir, name))
+            self.workdir.link_whiteout(At::new(dir.fd().call("openat2")?.as_fd(), name))
         } else {
             make_whiteout_file(dir, name)
         }
     }
 
     /// As `add_whiteout`, while the upper layer still has an object of that name: it shows until it is moved away.
-    pub fn add_whiteout_file(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    pub fn add_whiteout_file(&self, dir: &Arc<RealDir>, name: &OsStr) -> Result<()> {
         make_whiteout_file(dir, name)
     }
 
     /// Replaces the upper non-directory `name` in `dir` by a whiteout, in one visible step.
-    pub fn replace_by_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    pub fn replace_by_whiteout(&self, dir: &Arc<RealDir>, name: &OsStr) -> Result<()> {
+        let fd = dir.fd().call("openat2")?;
         if !self.abilities.whiteout_devices {
             // The file of a name wins over `.wh.` of that name in the same layer: the removal is the visible step.
             make_whiteout_file(dir, name)?;
-            return name::unlink(At::new(dir, name)).call("unlinkat");
+            return name::unlink(At::new(fd.as_fd(), name)).call("unlinkat");
         }
         let temp = self.workdir.temp();
         self.workdir.link_whiteout(temp.at())?;
-        name::rename(temp.at(), At::new(dir, name), RenameFlags::empty()).call("renameat2")?;
+        name::rename(temp.at(), At::new(fd.as_fd(), name), RenameFlags::empty()).call("renameat2")?;
         temp.placed();
         Ok(())
     }
 
     /// Replaces the upper directory `name` in `dir` by a whiteout, in one visible step, and removes what it held.
-    pub fn exchange_with_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    pub fn exchange_with_whiteout(&self, dir: &Arc<RealDir>, name: &OsStr) -> Result<()> {
+        let fd = dir.fd().call("openat2")?;
         if !self.abilities.whiteout_devices || !self.abilities.rename_exchange {
             make_whiteout_file(dir, name)?;
-            return self.take_out(dir, name);
+            return self.take_out(fd.as_fd(), name);
         }
         let temp = self.workdir.temp();
         self.workdir.link_whiteout(temp.at())?;
-        move_dir(At::new(dir, name), temp.at(), RenameFlags::RENAME_EXCHANGE).call("renameat2")
+        move_dir(At::new(fd.as_fd(), name), temp.at(), RenameFlags::RENAME_EXCHANGE).call("renameat2")
     }
 
     /// Takes the upper directory `name` out of `dir` in one visible step and removes it with the marks in it.
@@ -215,8 +219,11 @@ fn whiteout_file(name: &OsStr) -> OsString {
     OsString::from_vec([mark::WHITEOUT_PREFIX, name.as_bytes()].concat())
 }
 
-fn make_whiteout_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-    match name::mknod(At::new(dir, &whiteout_file(name)), libc::S_IFREG, 0, 0) {
+fn make_whiteout_file(dir: &Arc<RealDir>, name: &OsStr) -> Result<()> {
+    // First: whoever looks for the name once the file is there must look for the file, too.
+    dir.note(Fact::NoWhiteoutFiles, false);
+    let fd = dir.fd().call("openat2")?;
+    match name::mknod(At::new(fd.as_fd(), &whiteout_file(name)), libc::S_IFREG, 0, 0) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(Error::Sys { call: "mknodat", errno }),
     }

@@ -1,6 +1,6 @@
 //! Attributes: what `stat` shows, and changing owner, mode, times and size.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -143,9 +143,9 @@ impl Overlay {
             Some(0) => Need::Truncated,
             Some(_) => Need::Data,
         };
-        self.copy_up.ensure(&inode, need)?;
+        let made = self.copy_up.ensure_open(&inode, need)?;
         if let Some(size) = change.size {
-            self.truncate(caller, &inode, size, change.fh)?;
+            self.truncate(caller, &inode, size, change.fh, made)?;
         }
         let uid = change.uid.map(|uid| self.disk_uid(uid)).transpose()?;
         let gid = change.gid.map(|gid| self.disk_gid(gid)).transpose()?;
@@ -175,7 +175,14 @@ impl Overlay {
         self.attr_of(&inode)
     }
 
-    fn truncate(&self, caller: Caller, inode: &Arc<Inode>, size: u64, fh: Option<Fh>) -> Result<()> {
+    fn truncate(
+        &self,
+        caller: Caller,
+        inode: &Arc<Inode>,
+        size: u64,
+        fh: Option<Fh>,
+        made: Option<OwnedFd>,
+    ) -> Result<()> {
         if inode.kind != FileKind::Regular {
             return Err(Error::Invalid("only a regular file has a size to set"));
         }
@@ -185,6 +192,10 @@ impl Overlay {
             let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
             done.call("ftruncate")
         };
+        // The data below may be hidden by now, so no other descriptor may be missing.
+        if let Some(made) = made {
+            return cut(made.as_fd());
+        }
         if let Some(file) = by_handle {
             return cut(self.descriptor(&file)?.as_fd());
         }

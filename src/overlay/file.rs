@@ -65,25 +65,51 @@ impl Overlay {
             return Err(Error::Invalid("only regular files are opened here"));
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
-        if writes(flags) || truncates {
-            let need = if truncates { Need::Truncated } else { Need::Data };
-            self.copy_up.ensure(&inode, need)?;
-        }
-        let (fd, in_upper) = inode.with_data(|at, in_upper| {
+        let made = match (writes(flags), truncates) {
+            (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
+            (true, false) => self.copy_up.ensure(&inode, Need::Data).map(|()| None)?,
+            (false, false) => None,
+        };
+        let found = inode.with_data(|at, in_upper| {
             let opened = if in_upper || writes(flags) {
-                open::file(at, flags & KEPT)
+                self.open_real(at, flags)
             } else {
                 // A lower layer does not change by being read, not even its times.
                 open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
             };
             Ok((opened.call("openat2")?, in_upper))
-        })?;
-        if truncates && writes(flags) {
-            self.cut(caller, &fd)?;
-        } else if truncates {
-            self.cut(caller, &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?)?;
+        });
+        if truncates {
+            match (&made, &found) {
+                (Some(made), _) => self.cut(caller, made)?,
+                (None, Ok((fd, _))) if writes(flags) => self.cut(caller, fd)?,
+                (None, Ok(_)) => {
+                    self.cut(
+                        caller,
+                        &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?,
+                    )?;
+                }
+                (None, Err(_)) => {}
+            }
         }
+        let (fd, in_upper) = match (found, made) {
+            (Ok(found), _) => found,
+            // The data below is hidden by now: that no second descriptor can be had must not lose it for nothing.
+            (Err(_), Some(made)) => (made, true),
+            (Err(error), None) => return Err(error),
+        };
         self.opened(caller, &inode, flags, Arc::new(fd), in_upper)
+    }
+
+    /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
+    /// the kernel fills the rest of a page by the descriptor that wrote a part of it. Source: kernel `fuse_write_begin`.
+    fn open_real(&self, at: At<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+        let kept = flags & KEPT;
+        if !self.settings.writeback || access(flags) != OFlag::O_WRONLY {
+            return open::file(at, kept);
+        }
+        // What the daemon may not read it can still write.
+        open::file(at, (kept - OFlag::O_ACCMODE) | OFlag::O_RDWR).or_else(|_| open::file(at, kept))
     }
 
     fn cut(&self, caller: Caller, fd: &OwnedFd) -> Result<()> {
@@ -225,10 +251,9 @@ impl Overlay {
                 return Ok(fd.clone());
             }
         }
-        let flags = file.flags & KEPT;
-        let (fd, on_upper) = file
-            .inode
-            .with_data(|at, on_upper| Ok((Arc::new(open::file(at, flags).call("openat2")?), on_upper)))?;
+        let (fd, on_upper) = file.inode.with_data(|at, on_upper| {
+            Ok((Arc::new(self.open_real(at, file.flags).call("openat2")?), on_upper))
+        })?;
         *file.fd.write() = Some((fd.clone(), on_upper));
         Ok(fd)
     }
@@ -238,6 +263,14 @@ impl Overlay {
         let file = self.file(fh)?;
         if self.copy_up.fsync() == crate::config::FsyncMode::Volatile || !file.inode.has_upper() {
             return Ok(());
+        }
+        let metadata_only = file.inode.state.read().data.is_some();
+        if metadata_only {
+            // What is open is the data below, which has not changed; what has is the upper object.
+            let upper = file
+                .inode
+                .with(|at| attr::with_owner_access(at, || open::file(at, OFlag::O_RDONLY)).call("openat2"))?;
+            return copy::sync(upper.as_fd(), data_only).call("fsync");
         }
         copy::sync(self.descriptor(&file)?.as_fd(), data_only).call("fsync")
     }

@@ -62,6 +62,8 @@ pub struct Settings {
     acl: bool,
     static_nlink: bool,
     redirects: bool,
+    /// The kernel keeps written pages, and reads through whatever descriptor it writes by.
+    writeback: bool,
 }
 
 /// The merged tree.
@@ -93,6 +95,7 @@ impl Overlay {
                 acl: config.acl,
                 static_nlink: config.static_nlink,
                 redirects: config.marks.redirect_dir == RedirectDir::On,
+                writeback: config.writeback,
             },
             store: Store::default(),
             handles: Handles::default(),

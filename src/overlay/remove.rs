@@ -9,7 +9,7 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode};
-use crate::layer::Upper;
+use crate::layer::{RealDir, Upper};
 use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::remove::{Facts, Plan, UpperObject, plan};
 use crate::sys::stat::stat;
@@ -60,7 +60,6 @@ impl Overlay {
     fn unlink_locked(&self, parent: &Arc<Inode>, name: &OsStr, inode: &Arc<Inode>) -> Result<()> {
         let upper = parent.stack.writable()?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let fd = dir.fd().call("openat2")?;
         let lower_shows = self.lower_shows(parent, name)?;
         let mut state = inode.state.write();
         let at = state.position(parent, name).ok_or(Error::NotFound)?;
@@ -73,7 +72,7 @@ impl Overlay {
         }
         let upper_object = in_upper.then_some(UpperObject::NonDir);
         let _changing = dir.changing();
-        carry_out(upper, fd.as_fd(), name, plan(Facts { upper: upper_object, lower_shows }))?;
+        carry_out(upper, dir, name, plan(Facts { upper: upper_object, lower_shows }))?;
         self.remove_name(inode, &mut state, parent, name);
         self.one_name_less(upper, &mut state)?;
         drop(state);
@@ -139,7 +138,7 @@ impl Overlay {
         let _changing = dir.changing();
         let removed = match plan(Facts { upper: upper_object, lower_shows }) {
             Plan::Remove => name::rmdir(At::new(fd.as_fd(), name)).call("unlinkat"),
-            plan => carry_out(upper, fd.as_fd(), name, plan),
+            plan => carry_out(upper, dir, name, plan),
         };
         if let (Err(_), Some(real)) = (&removed, inode.upper_dir()) {
             real.unpin();
@@ -170,10 +169,10 @@ impl Overlay {
 }
 
 /// Carries a plan out; `Remove` is for non-directories here.
-fn carry_out(upper: &Upper, dir: std::os::fd::BorrowedFd<'_>, name: &OsStr, plan: Plan) -> Result<()> {
+fn carry_out(upper: &Upper, dir: &Arc<RealDir>, name: &OsStr, plan: Plan) -> Result<()> {
     match plan {
-        Plan::Remove => name::unlink(At::new(dir, name)).call("unlinkat"),
-        Plan::TakeOut => upper.take_out(dir, name),
+        Plan::Remove => name::unlink(At::new(dir.fd().call("openat2")?.as_fd(), name)).call("unlinkat"),
+        Plan::TakeOut => upper.take_out(dir.fd().call("openat2")?.as_fd(), name),
         Plan::AddWhiteout => upper.add_whiteout(dir, name),
         Plan::ReplaceByWhiteout => upper.replace_by_whiteout(dir, name),
         Plan::ExchangeWithWhiteout => upper.exchange_with_whiteout(dir, name),

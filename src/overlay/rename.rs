@@ -191,6 +191,7 @@ impl Overlay {
         } else if let Some(target) = &new.inode {
             self.prepare_target(upper, target, new, new_dir.as_fd(), plan.clear_target)?;
         }
+        let old_real = old.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let from = At::new(old_dir.as_fd(), old.name);
         let to = At::new(new_dir.as_fd(), new.name);
         let moving_dir = old.inode.as_ref().is_some_and(|inode| inode.is_dir());
@@ -205,7 +206,7 @@ impl Overlay {
             Move::LeaveWhiteout if upper.abilities.rename_whiteout => {
                 name::rename(from, to, RenameFlags::RENAME_WHITEOUT)
             }
-            Move::LeaveWhiteout => match upper.add_whiteout_file(old_dir.as_fd(), old.name) {
+            Move::LeaveWhiteout => match upper.add_whiteout_file(old_real, old.name) {
                 Ok(()) => name::rename(from, to, RenameFlags::empty()),
                 Err(error) => Err(error.errno()),
             },

@@ -120,6 +120,14 @@ pub fn set_thread_umask(umask: u32) -> Result<()> {
 /// bit of files in foreign groups. Errors: EPERM if the ids cannot be taken on.
 pub fn as_caller<T>(caller: Caller, make: impl FnOnce() -> Result<T>) -> Result<T> {
     set_thread_umask(caller.umask)?;
+    let made = with_ids(caller, make);
+    // What the daemon makes for itself on this thread must not lose bits to the last caller. Once the thread has a umask
+    // of its own, setting it cannot fail.
+    set_thread_umask(0)?;
+    made
+}
+
+fn with_ids<T>(caller: Caller, make: impl FnOnce() -> Result<T>) -> Result<T> {
     let (uid, gid, capabilities) = own()?;
     if caller.uid == uid && caller.gid == gid {
         return make();
@@ -177,5 +185,26 @@ impl Drop for Restore {
             // The thread would go on with too little power and refuse what it should do; it never has too much.
             tracing::error!("a worker could not take back its capabilities: {errno}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{At, open, stat};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_is_made_after_a_caller_keeps_its_mode() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let dir = open::root(temp.path()).expect("root");
+        let make = |name: &str| {
+            open::create(At::new(dir.as_fd(), name.as_ref()), nix::fcntl::OFlag::O_WRONLY, 0o666).map(drop)
+        };
+        let mode = |name: &str| stat::stat(At::new(dir.as_fd(), name.as_ref())).expect("stat").mode & 0o7777;
+        let (uid, gid, _) = own().expect("own ids");
+        as_caller(Caller { uid, gid, umask: 0o777 }, || make("theirs")).expect("create");
+        make("ours").expect("create");
+        assert_eq!((mode("theirs"), mode("ours")), (0, 0o666));
     }
 }

@@ -282,6 +282,8 @@ pub struct Fixture {
     pub options: Vec<String>,
     /// A limit of open files for the daemon.
     pub nofile: Option<u32>,
+    /// The daemon may make no devices, not even whiteouts. Needs root.
+    pub no_devices: bool,
     /// The lowers as they were when they were mounted.
     before: Option<Vec<sum::Tree>>,
     mounted: bool,
@@ -317,7 +319,17 @@ impl Fixture {
         }
         let watchdog = Watchdog::start(dir.path().join("mnt"));
         let (options, before) = (Vec::new(), None);
-        Some(Fixture { dir, lowers, writable, options, nofile: None, before, mounted: false, watchdog })
+        Some(Fixture {
+            dir,
+            lowers,
+            writable,
+            options,
+            nofile: None,
+            no_devices: false,
+            before,
+            mounted: false,
+            watchdog,
+        })
     }
 
     /// Nothing, with a word, if this run is not that of a real root.
@@ -395,6 +407,9 @@ impl Fixture {
             }
         };
         cmd.args(args);
+        if self.no_devices {
+            sys::without_devices(&mut cmd);
+        }
         cmd
     }
 
@@ -504,7 +519,7 @@ impl Fixture {
         let at = self.up(path);
         let dot = at.with_file_name(format!(".wh.{}", at.file_name().unwrap().to_string_lossy()));
         let device = at.symlink_metadata().is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0);
-        device || (mode() != Mode::Root && dot.symlink_metadata().is_ok())
+        device || ((mode() != Mode::Root || self.no_devices) && dot.symlink_metadata().is_ok())
     }
 
     /// True if the upper has anything under this name, a whiteout or not.

@@ -216,3 +216,35 @@ fn a_tree_twenty_thousand_names_deep_is_walked_up_and_down() {
     drop(at);
     f.check(|m| assert_eq!(names(m), [""; 0]));
 }
+
+/// Source: open(2): a call that fails changes nothing.
+#[test]
+fn an_open_that_truncates_and_fails_for_want_of_descriptors_loses_nothing() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("it has no limit of its own")) else { return };
+    let held = 200;
+    for i in 0..held {
+        f.lower(0).file(&format!("held{i}"), "x");
+    }
+    for i in 0..24 {
+        f.lower(0).file(&format!("cut{i}/f"), "content");
+    }
+    f.nofile = Some(100);
+    f.mount();
+    let mut open: Vec<File> =
+        (0..held).map_while(|i| sys::open(f.p(format!("held{i}")), libc::O_RDONLY, 0).ok()).collect();
+    assert!(open.len() < held, "nothing was short");
+    let mut results = Vec::new();
+    for (i, flags) in (0..24).map(|i| (i, [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR][i % 3])) {
+        let opened = sys::open(f.p(format!("cut{i}/f")), flags | libc::O_TRUNC, 0);
+        results.push((i, flags, opened.is_ok()));
+        drop(opened);
+        if i % 3 == 2 {
+            open.pop();
+        }
+    }
+    drop(open);
+    for (i, flags, opened) in results {
+        let content = text(f.p(format!("cut{i}/f")));
+        assert_eq!(content, if opened { "" } else { "content" }, "open {i} with {flags:#x}");
+    }
+}

@@ -1,0 +1,49 @@
+//! What fsync(2) reaches, and what it tells.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::common::*;
+
+/// The files that the daemon syncs while `act` runs; nothing if strace(1) is not here.
+fn synced_by(f: &Fixture, act: impl FnOnce()) -> Option<String> {
+    let log = f.dir().join("strace.log");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,fdatasync", "-o"]).arg(&log);
+    strace.args(["-p", &f.daemon().to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut tracer) = strace.spawn() else {
+        println!("skipped: no strace");
+        return None;
+    };
+    let status = format!("/proc/{}/status", f.daemon());
+    let traced = || fs::read_to_string(&status).unwrap().contains(&format!("TracerPid:\t{}", tracer.id()));
+    let attached = eventually(Duration::from_secs(5), traced);
+    if attached {
+        std::thread::sleep(Duration::from_millis(200));
+        act();
+    }
+    unsafe { libc::kill(tracer.id() as i32, libc::SIGINT) };
+    tracer.wait().unwrap();
+    if !attached {
+        println!("skipped: nobody may be traced here");
+        return None;
+    }
+    Some(fs::read_to_string(log).unwrap())
+}
+
+/// Source: kernel `ovl_fsync`, which syncs the upper file of a metacopy.
+#[test]
+fn the_metadata_of_a_file_whose_data_is_below_reaches_the_disk() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
+    else {
+        return;
+    };
+    f.lower(0).file("f", "data");
+    f.options = vec!["metacopy=on".into()];
+    f.mount();
+    let r = ro(f.p("f"));
+    sys::chmod(f.p("f"), 0o600).unwrap();
+    let Some(synced) = synced_by(&f, || r.sync_all().unwrap()) else { return };
+    assert!(synced.contains("upper/f>"), "{synced}");
+    assert!(!synced.contains("l0/f>"), "{synced}");
+}
