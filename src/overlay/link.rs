@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use nix::fcntl::RenameFlags;
 
-use super::Overlay;
 use super::lookup::Entry;
 use super::remove::count_names;
+use super::{Overlay, redirect};
 use crate::copy_up::Need;
-use crate::copy_up::publish::redirect_to;
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
-use crate::merge::mark::{Mark, NlinkBase};
+use crate::merge::mark::NlinkBase;
 use crate::merge::redirect::Redirect;
 use crate::sys::{At, name};
 
@@ -30,6 +29,8 @@ impl Overlay {
             return Err(Error::NotPermitted("a directory has one name"));
         }
         self.copy_up.ensure(&inode, Need::Metadata)?;
+        // The path to the name it has already stays.
+        let _tree = self.rename_gate.read();
         let _names = parent.names.write();
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
@@ -47,8 +48,9 @@ impl Overlay {
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let fd = dir.fd().call("openat2")?;
         let to = At::new(fd.as_fd(), name);
+        let redirect = redirect_of(upper, inode)?;
         let mut state = inode.state.write();
-        self.mark_moving(upper, inode, &state, parent, None)?;
+        self.mark_moving(upper, inode, &state, parent, redirect.as_ref())?;
         count_names(upper, inode, &state, NlinkBase::Upper, 0)?;
         let from = inode.locate_locked(&state)?;
         let _changing = dir.changing();
@@ -71,15 +73,14 @@ impl Overlay {
     }
 
     /// What an upper file needs before it gets a name in `parent`: the directory says that its children may show an
-    /// origin's number, and a file whose data is below says where. `renamed` is its old name if it only gets another in
-    /// the same directory.
+    /// origin's number, and a file whose data is below says where, by `redirect`.
     pub(super) fn mark_moving(
         &self,
         upper: &Upper,
         inode: &Inode,
         state: &State,
         parent: &Inode,
-        renamed: Option<&OsStr>,
+        redirect: Option<&Redirect>,
     ) -> Result<()> {
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let own = inode.stack.pack_ino(inode.stack.device(crate::merge::LayerId::UPPER), state.upper_ino);
@@ -87,17 +88,22 @@ impl Overlay {
             upper.set_impure(At::fd(dir.fd().call("openat2")?.as_fd()))?;
             dir.note(Fact::Impure, true);
         }
-        let Some(data) = &state.data else { return Ok(()) };
-        let located = inode.locate_locked(state)?;
-        let present = upper.mark(located.at(), Mark::Redirect)?;
-        let redirect = match (present.as_deref(), renamed) {
-            (Some(value), _) if value.starts_with(b"/") => return Ok(()),
-            (Some(_), Some(_)) => return Ok(()),
-            // Its other names look for the data elsewhere, so only the whole path will do for a hard link.
-            (None, Some(name)) if state.index.is_none() => Redirect::Sibling(name.to_owned()),
-            _ => redirect_to(data.path().ok_or(Error::Stale)?)?,
-        };
-        upper.set_redirect(located.at(), &redirect)
+        match redirect {
+            Some(redirect) => upper.set_redirect(inode.locate_locked(state)?.at(), redirect),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The redirect that a file whose data is below needs before it gets one more name.
+fn redirect_of(upper: &Upper, inode: &Inode) -> Result<Option<Redirect>> {
+    let known = {
+        let state = inode.state.read();
+        state.names.iter().find(|name| name.in_upper).or(state.names.first()).cloned()
+    };
+    match known {
+        Some(known) => redirect::of_moving_file(upper, inode, &known.parent, &known.name, false),
+        None => Ok(None),
     }
 }
 

@@ -13,6 +13,7 @@ mod link;
 mod lookup;
 mod names;
 mod readdir;
+mod redirect;
 mod remove;
 mod rename;
 mod statfs;

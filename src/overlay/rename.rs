@@ -7,11 +7,10 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
-use super::Overlay;
 use super::create::Under;
 use super::remove::{count_names, keep_reachable};
+use super::{Overlay, redirect};
 use crate::copy_up::Need;
-use crate::copy_up::publish::redirect_to;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
@@ -267,8 +266,8 @@ impl Overlay {
     ) -> Result<()> {
         let Some(inode) = &place.inode else { return Ok(()) };
         if !inode.is_dir() {
-            let renamed = same_dir.then_some(place.name);
-            return self.mark_moving(upper, inode, &inode.state.read(), to, renamed);
+            let redirect = redirect::of_moving_file(upper, inode, place.parent, place.name, same_dir)?;
+            return self.mark_moving(upper, inode, &inode.state.read(), to, redirect.as_ref());
         }
         let real = inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
         let fd = real.fd().call("openat2")?;
@@ -292,12 +291,9 @@ impl Overlay {
                 match present.as_deref() {
                     Some(value) if same_dir || value.starts_with(b"/") => Ok(()),
                     None if same_dir => upper.set_redirect(at, &Redirect::Sibling(place.name.to_owned())),
-                    _ => {
-                        let lower = inode
-                            .lower_dirs()
-                            .first()
-                            .ok_or(Error::Bug("a merged directory without lowers"))?;
-                        upper.set_redirect(at, &redirect_to(lower.path().into_os_string())?)
+                    own => {
+                        let redirect = redirect::from_root(upper, place.parent, place.name, own)?;
+                        upper.set_redirect(at, &redirect)
                     }
                 }
             }

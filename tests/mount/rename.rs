@@ -96,6 +96,50 @@ fn lower_and_merged_directories_move_by_redirect() {
     });
 }
 
+/// An upper layer in which directories were renamed, now a lower one: a redirect names where an object is in the merged
+/// tree, and not where it is in a layer whose names are hidden. Source: kernel `ovl_get_redirect`.
+#[test]
+fn a_redirect_is_a_path_of_the_merged_tree() {
+    let Some(mut f) = Fixture::new(2) else { return };
+    f.lower(1).file("e/sub/file", "1").file("e/f", "data").file("e/g", "data").dir("x");
+    f.lower(0).dir("d").xattr(&overlay_xattr("redirect"), "e").whiteout("e");
+    f.options.push("metacopy=on".into());
+    f.mount();
+    let redirect = |path: &str| sys::getxattr(f.up(path), overlay_xattr("redirect"));
+    sys::rename(f.p("d/sub"), f.p("x/moved")).unwrap();
+    assert_eq!(redirect("x/moved"), Ok(b"/d/sub".to_vec()));
+    sys::rename(f.p("d/f"), f.p("x/f")).unwrap();
+    sys::link(f.p("d/g"), f.p("x/g")).unwrap();
+    if mode() == Mode::Root {
+        assert_eq!(redirect("x/f"), Ok(b"/d/f".to_vec()));
+        assert_eq!(redirect("x/g"), Ok(b"/d/g".to_vec()));
+    }
+    f.check(|m| {
+        assert_eq!(text(m.join("x/moved/file")), "1");
+        assert_eq!(["x/f", "x/g", "d/g"].map(|n| text(m.join(n))), ["data"; 3]);
+    });
+}
+
+/// An ancestor that was moved by this mount counts by its redirect.
+#[test]
+fn a_redirect_follows_those_of_its_ancestors() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).file("a/b/c/file", "1").file("a/b/f", "data").dir("x");
+    f.options.push("metacopy=on".into());
+    f.mount();
+    sys::rename(f.p("a/b"), f.p("a/b2")).unwrap();
+    sys::rename(f.p("a"), f.p("a2")).unwrap();
+    sys::rename(f.p("a2/b2/f"), f.p("a2/b2/f2")).unwrap();
+    sys::rename(f.p("a2/b2/f2"), f.p("x/f")).unwrap();
+    sys::rename(f.p("a2/b2/c"), f.p("a2/b2/c2")).unwrap();
+    sys::rename(f.p("a2/b2/c2"), f.p("x/c")).unwrap();
+    assert_eq!(sys::getxattr(f.up("x/c"), overlay_xattr("redirect")), Ok(b"/a/b/c".to_vec()));
+    f.check(|m| {
+        assert_eq!(text(m.join("x/c/file")), "1");
+        assert_eq!(text(m.join("x/f")), "data");
+    });
+}
+
 #[test]
 fn a_new_directory_at_the_old_name_is_empty() {
     let Some(mut f) = Fixture::new(1) else { return };
