@@ -223,10 +223,10 @@ fn an_open_that_truncates_and_fails_for_want_of_descriptors_loses_nothing() {
     let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("it has no limit of its own")) else { return };
     let held = 200;
     for i in 0..held {
-        f.lower(0).file(&format!("held{i}"), "x");
+        f.lower(0).file(format!("held{i}"), "x");
     }
     for i in 0..24 {
-        f.lower(0).file(&format!("cut{i}/f"), "content");
+        f.lower(0).file(format!("cut{i}/f"), "content");
     }
     f.nofile = Some(100);
     f.mount();
