@@ -69,7 +69,7 @@ impl Overlay {
     pub fn fsyncdir(&self, fh: Fh) -> Result<()> {
         let inode = self.opened_dir(fh)?;
         if self.copy_up.fsync() == crate::config::FsyncMode::Volatile {
-            return Ok(());
+            return self.nothing_lost();
         }
         match inode.upper_dir() {
             Some(upper) => name::sync_dir(upper.fd().call("openat2")?.as_fd()).call("fsync"),

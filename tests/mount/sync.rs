@@ -48,3 +48,35 @@ fn the_metadata_of_a_file_whose_data_is_below_reaches_the_disk() {
     assert!(synced.contains("upper/f>"), "{synced}");
     assert!(!synced.contains("l0/f>"), "{synced}");
 }
+
+/// Source: overlayfs.rst, "Volatile mount".
+#[test]
+fn a_volatile_mount_fails_every_sync_after_a_loss() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
+    else {
+        return;
+    };
+    f.lower(0).file("d/low", "data").file("other", "data");
+    f.mount_with(&["-o", "volatile"]);
+    fs::write(f.p("new"), "x").unwrap();
+    let (written, low, dir) = (rw(f.p("new")), ro(f.p("d/low")), ro(f.p("d")));
+    for file in [&written, &low, &dir] {
+        file.sync_all().unwrap();
+    }
+    // What the kernel says if a page of the file could not be written.
+    let failing = ["-e", "trace=sync_file_range", "-e", "inject=sync_file_range:error=EIO:when=1"];
+    let lost = traced(&f, &failing, || assert_eq!(err(written.sync_all()), Errno::EIO));
+    if lost.is_some() {
+        for file in [&written, &low, &dir] {
+            assert_eq!(err(file.sync_all()), Errno::EIO);
+        }
+        assert_eq!(err(rw(f.p("other")).sync_data()), Errno::EIO);
+    }
+    drop((written, low, dir));
+    f.unmount();
+    fs::remove_dir_all(f.work("work/incompat")).unwrap();
+    f.mount_with(&["-o", "volatile"]);
+    rw(f.p("new")).sync_all().unwrap();
+    f.unmount();
+    fs::remove_dir_all(f.work("work/incompat")).unwrap();
+}
