@@ -61,6 +61,11 @@ impl CopyUp {
         self.fsync
     }
 
+    /// Whether data stays below when only metadata changes.
+    pub fn leaves_data(&self) -> bool {
+        self.metacopy
+    }
+
     /// Says that the kernel's attributes of `inode` are wrong now.
     pub fn changed(&self, inode: &Inode) {
         if inode.note_attributes_cached(false) {

@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use super::convert::{decode_device, entry_attributes, file_type, set_time};
 use super::reply::answer;
 use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{NewNode, RenameMode, SetAttr};
 use crate::sys::copy::Seek;
@@ -105,7 +105,12 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!("unlink", parent.0, reply, self.overlay.unlink(Ino(parent.0), name), () => reply.ok())
+        let much = self.overlay.removal_copies_much(Ino(parent.0), name);
+        let name = name.to_owned();
+        self.apart_if(much, move |served| {
+            let done = served.overlay.unlink(Ino(parent.0), &name);
+            answer!("unlink", parent.0, reply, done, () => reply.ok())
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -130,8 +135,14 @@ impl Filesystem for Adapter {
         } else {
             RenameMode::Replace
         };
-        let done = self.overlay.rename(Ino(parent.0), name, Ino(newparent.0), newname, mode);
-        answer!("rename", parent.0, reply, done, () => reply.ok())
+        let (old, new) = (Ino(parent.0), Ino(newparent.0));
+        let much =
+            self.overlay.moving_copies_much(old, name) || self.overlay.moving_copies_much(new, newname);
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.apart_if(much, move |served| {
+            let done = served.overlay.rename(old, &name, new, &newname, mode);
+            answer!("rename", parent.0, reply, done, () => reply.ok())
+        });
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
@@ -340,7 +351,11 @@ impl Filesystem for Adapter {
         if !self.wishes.xattr {
             return reply.error(Errno::ENOSYS);
         }
-        answer!("removexattr", ino.0, reply, self.overlay.removexattr(Ino(ino.0), name), () => reply.ok())
+        let name = name.to_owned();
+        self.maybe_long(ino, move |served| {
+            let done = served.overlay.removexattr(Ino(ino.0), &name);
+            answer!("removexattr", ino.0, reply, done, () => reply.ok())
+        });
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
@@ -361,18 +376,16 @@ impl Filesystem for Adapter {
     ) {
         let (get, set) = (libc::FS_IOC_GETFLAGS as u32, libc::FS_IOC_SETFLAGS as u32);
         let (get32, set32) = (libc::FS_IOC32_GETFLAGS as u32, libc::FS_IOC32_SETFLAGS as u32);
-        let ino = Ino(ino.0);
-        let done: Result<Vec<u8>> = if cmd == get || cmd == get32 {
-            self.overlay.flags(ino).map(|flags| flags.to_ne_bytes().to_vec())
-        } else if cmd == set || cmd == set32 {
-            match in_data.first_chunk::<4>() {
-                Some(flags) => self.overlay.set_flags(ino, u32::from_ne_bytes(*flags)).map(|()| Vec::new()),
-                None => Err(Error::Invalid("flags are four bytes")),
-            }
-        } else {
-            Err(Error::NoIoctl)
-        };
-        answer!("ioctl", ino.0, reply, done, data => reply.ioctl(0, &data))
+        if cmd == set || cmd == set32 {
+            let Some(flags) = in_data.first_chunk::<4>().copied() else { return reply.error(Errno::EINVAL) };
+            return self.maybe_long(ino, move |served| {
+                let done = served.overlay.set_flags(Ino(ino.0), u32::from_ne_bytes(flags));
+                answer!("ioctl", ino.0, reply, done, () => reply.ioctl(0, &[]))
+            });
+        }
+        let is_get = cmd == get || cmd == get32;
+        let done = if is_get { self.overlay.flags(Ino(ino.0)) } else { Err(Error::NoIoctl) };
+        answer!("ioctl", ino.0, reply, done, flags => reply.ioctl(0, &flags.to_ne_bytes()))
     }
 
     fn fallocate(

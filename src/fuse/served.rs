@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -16,9 +17,13 @@ use super::reply::answer;
 use crate::error::{Error, Result};
 use crate::inode::{Fh, Ino};
 use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, Opened, Overlay};
+use crate::sys::cred;
 
 /// Node numbers are never used for another object while the kernel knows them, so one generation is enough.
 pub const GENERATION: Generation = Generation(0);
+
+/// How many threads may copy up at once, apart from the workers.
+const MAX_LONG_WORK: usize = 16;
 
 /// What a mount asks of the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +53,7 @@ pub struct Served {
     pub backings: Backings,
     /// What the mount asked for.
     pub wishes: Wishes,
+    long_work: AtomicUsize,
 }
 
 impl std::ops::Deref for Adapter {
@@ -60,20 +66,46 @@ impl std::ops::Deref for Adapter {
 impl Adapter {
     /// Serves `overlay`.
     pub fn new(overlay: Arc<Overlay>, wishes: Wishes) -> Adapter {
-        Adapter(Arc::new(Served { overlay, backings: Backings::default(), wishes }))
+        let (backings, long_work) = (Backings::default(), AtomicUsize::new(0));
+        Adapter(Arc::new(Served { overlay, backings, wishes, long_work }))
     }
 
-    /// Does `work`: here, or, if much data of `ino` will be copied up by it, on a thread of its own, so that the workers
-    /// stay free for everybody else. A thread that cannot be had answers EIO by dropping the reply.
+    /// Does `work`: here, or, if much data of `ino` will be copied up by it, apart.
     pub fn maybe_long(&self, ino: INodeNo, work: impl FnOnce(&Served) + Send + 'static) {
-        if !self.overlay.copies_much(Ino(ino.0)) {
-            return work(&self.0);
-        }
-        let served = self.0.clone();
-        let spawned = std::thread::Builder::new().name("copy-up".to_owned()).spawn(move || work(&served));
+        self.apart_if(self.overlay.copies_much(Ino(ino.0)), work);
+    }
+
+    /// Does `work`: here, or, if it copies much, on a thread of its own, so that the workers stay free for everybody else.
+    /// Where there are many such threads already, a worker has to do it. A thread that cannot be had answers EIO by
+    /// dropping the reply.
+    pub fn apart_if(&self, much: bool, work: impl FnOnce(&Served) + Send + 'static) {
+        let Some(place) = much.then(|| LongWork::begin(&self.0)).flatten() else { return work(&self.0) };
+        let spawned = std::thread::Builder::new().name("copy-up".to_owned()).spawn(move || {
+            // The umask would be that of the worker which made this thread, whatever it is at the moment. Without one of
+            // its own the thread makes its temporaries with fewer rights, and gives them the right ones after.
+            let _ = cred::set_thread_umask(0);
+            work(&place.0);
+        });
         if let Err(error) = spawned {
             tracing::error!("no thread for a long copy-up: {error}");
         }
+    }
+}
+
+/// One of the places for threads with long work.
+struct LongWork(Arc<Served>);
+
+impl LongWork {
+    fn begin(served: &Arc<Served>) -> Option<LongWork> {
+        let place = LongWork(served.clone());
+        // Counted first and given back by the drop, so that two who come at once do not both take the last place.
+        (served.long_work.fetch_add(1, Ordering::Relaxed) < MAX_LONG_WORK).then_some(place)
+    }
+}
+
+impl Drop for LongWork {
+    fn drop(&mut self) {
+        self.0.long_work.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

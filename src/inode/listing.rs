@@ -22,13 +22,18 @@ pub struct Entry {
 pub struct Listing {
     entries: Vec<Option<Entry>>,
     positions: HashMap<Box<OsStr>, usize>,
+    /// A name was removed since a reader last began.
+    removed: bool,
 }
+
+/// So many offsets without a name are not worth new ones for the others.
+const FEW: usize = 64;
 
 impl Listing {
     /// Starts with these names.
     pub fn new(entries: Vec<Entry>) -> Listing {
         let positions = entries.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
-        Listing { entries: entries.into_iter().map(Some).collect(), positions }
+        Listing { entries: entries.into_iter().map(Some).collect(), positions, removed: false }
     }
 
     /// The names from `offset` on, each with the offset behind it.
@@ -55,7 +60,19 @@ impl Listing {
     pub fn remove(&mut self, name: &OsStr) {
         if let Some(at) = self.positions.remove(name) {
             self.entries[at] = None;
+            self.removed = true;
         }
+    }
+
+    /// Notes that a reader begins. The only one, whose offsets nobody else has, gets new ones if most have lost their name,
+    /// so that a directory which is open for long does not keep what was ever in it. Without a removal since the last
+    /// beginning the kernel may hold the first part of a listing as still true, and would go on with the new offsets.
+    pub fn begin(&mut self, only_reader: bool) {
+        let without_name = self.entries.len() - self.positions.len();
+        if self.removed && only_reader && without_name > self.positions.len().max(FEW) {
+            *self = Listing::new(self.entries.drain(..).flatten().collect());
+        }
+        self.removed = false;
     }
 
     /// How many names there are.
@@ -90,5 +107,37 @@ mod tests {
         listing.insert(entry("a"));
         assert_eq!(listing.from(after_a).last().map(|(_, e)| e.clone()), Some(entry("a")));
         assert!(listing.from(u64::MAX).next().is_none());
+    }
+
+    #[test]
+    fn names_that_went_take_no_room_once_the_only_reader_begins_again() {
+        let mut listing = Listing::new(["a", "b"].map(entry).to_vec());
+        for i in 0..10_000 {
+            let name = format!("f{i}");
+            listing.insert(entry(&name));
+            listing.remove(name.as_ref());
+            listing.begin(true);
+        }
+        assert!(listing.entries.len() <= 2 * FEW + 2, "{}", listing.entries.len());
+        let names: Vec<_> = listing.from(0).map(|(_, e)| e.name.to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["a", "b"]);
+        listing.insert(entry("c"));
+        listing.remove("a".as_ref());
+        assert_eq!(listing.from(0).count(), 2);
+    }
+
+    #[test]
+    fn offsets_stay_while_somebody_else_or_the_kernel_may_have_them() {
+        let mut listing = Listing::new((0..200).map(|i| entry(&format!("f{i}"))).collect());
+        for i in 0..150 {
+            listing.remove(format!("f{i}").as_ref());
+        }
+        listing.begin(false);
+        assert_eq!(listing.from(0).next().map(|(next, _)| next), Some(151));
+        listing.begin(true);
+        assert_eq!(listing.from(0).next().map(|(next, _)| next), Some(151), "nothing was removed since");
+        listing.remove("f150".as_ref());
+        listing.begin(true);
+        assert_eq!(listing.from(0).next().map(|(next, _)| next), Some(1));
     }
 }

@@ -1,5 +1,6 @@
 //! Attributes: what `stat` shows, and changing owner, mode, times and size.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -58,6 +59,9 @@ pub struct SetAttr {
     pub fh: Option<Fh>,
 }
 
+/// So many bytes take so long to copy that nobody else should wait.
+const MUCH_BYTES: u64 = 4 << 20;
+
 impl Overlay {
     /// What `stat` shows of `ino`.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
@@ -67,7 +71,6 @@ impl Overlay {
     /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot
     /// tell: then the change itself will say why.
     pub fn copies_much(&self, ino: Ino) -> bool {
-        const MUCH_BYTES: u64 = 4 << 20;
         let Some(inode) = self.store.get(ino).filter(|inode| inode.kind == FileKind::Regular) else {
             return false;
         };
@@ -77,6 +80,38 @@ impl Overlay {
         };
         let size = || inode.with_data(|at, _| stat(at).call("statx"));
         waits && inode.stack.is_writable() && size().is_ok_and(|stat| stat.size > MUCH_BYTES)
+    }
+
+    /// As `copies_much`, for a move of `name` in `parent` or a rename over it.
+    pub fn moving_copies_much(&self, parent: Ino, name: &OsStr) -> bool {
+        self.lower_child(parent, name).is_some_and(|found| found.size > MUCH_BYTES)
+    }
+
+    /// As `copies_much`, for the removal of `name` in `parent`: a hard link gets an index entry first.
+    pub fn removal_copies_much(&self, parent: Ino, name: &OsStr) -> bool {
+        let indexes = || self.stack.indexes(FileKind::Regular);
+        indexes()
+            && self.lower_child(parent, name).is_some_and(|found| found.nlink > 1 && found.size > MUCH_BYTES)
+    }
+
+    /// The lower file under `name` whose data a change of its metadata would copy up, by the names alone: a mark that says
+    /// otherwise only makes a thread that was not needed.
+    fn lower_child(&self, parent: Ino, name: &OsStr) -> Option<Stat> {
+        if self.copy_up.leaves_data() || !self.stack.is_writable() {
+            return None;
+        }
+        let dir = self.store.get(parent).filter(|dir| !dir.lower_dirs().is_empty())?;
+        for real in dir.real_dirs() {
+            let found = real.fd().and_then(|fd| stat(At::new(fd.as_fd(), name)));
+            match found {
+                Ok(found) => {
+                    return (!real.layer().is_upper() && found.kind == FileKind::Regular).then_some(found);
+                }
+                Err(Errno::ENOENT) => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {

@@ -261,7 +261,14 @@ impl Overlay {
     /// Writes what was written to the open file to the disk.
     pub fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
         let file = self.file(fh)?;
-        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile || !file.inode.has_upper() {
+        let in_upper = file.inode.has_upper();
+        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile {
+            if in_upper {
+                self.look_for_losses(&file);
+            }
+            return self.nothing_lost();
+        }
+        if !in_upper {
             return Ok(());
         }
         let metadata_only = file.inode.state.read().data.is_some();

@@ -1,6 +1,7 @@
 //! Bytes of open files that come through the daemon.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -8,7 +9,7 @@ use nix::fcntl::OFlag;
 use super::Overlay;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::{Fh, Ino};
+use crate::inode::{Fh, Ino, OpenFile};
 use crate::sys::copy::{self, Seek};
 use crate::sys::{attr, cred, open};
 
@@ -25,6 +26,7 @@ impl Overlay {
         let fd = self.descriptor(&file)?;
         let write = || copy::pwrite(fd.as_fd(), data, offset);
         let written = if clear_set_id { cred::without_fsetid(write) } else { write() };
+        self.note_loss(&written);
         written.call("pwrite")
     }
 
@@ -46,7 +48,34 @@ impl Overlay {
         let target = self.descriptor(&*self.file(to.0)?)?;
         // The answer has 32 bits; a caller asks again for the rest.
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
-        copy::copy_range(source.as_fd(), from.1, target.as_fd(), to.1, len).call("copy_file_range")
+        let copied = copy::copy_range(source.as_fd(), from.1, target.as_fd(), to.1, len);
+        self.note_loss(&copied);
+        copied.call("copy_file_range")
+    }
+
+    /// Notes that a write has failed for the disk's sake. For want of room is another matter: its caller knows, and what was
+    /// written before is there.
+    fn note_loss(&self, written: &nix::Result<usize>) {
+        if *written == Err(Errno::EIO) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes what the kernel could not write back of an open file. A file that cannot be asked has lost nothing.
+    pub(super) fn look_for_losses(&self, file: &OpenFile) {
+        let Ok(fd) = self.descriptor(file) else { return };
+        if let Err(Errno::EIO | Errno::ENOSPC | Errno::EDQUOT) = copy::writeback_error(fd.as_fd()) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The answer to a sync of a `volatile` mount, which syncs nothing. Errors: EIO for good once a loss was seen.
+    /// Source: overlayfs.rst, "Volatile mount".
+    pub(super) fn nothing_lost(&self) -> Result<()> {
+        match self.lost.load(Ordering::Relaxed) {
+            true => Err(Error::Sys { call: "fsync", errno: Errno::EIO }),
+            false => Ok(()),
+        }
     }
 
     /// The inode flags that `lsattr` shows.

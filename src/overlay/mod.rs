@@ -81,6 +81,8 @@ pub struct Overlay {
     counted: LevelMutex<HashMap<(Ino, Box<OsStr>), Ino>, { level::STORE }>,
     /// The kernel passes reads and writes to backing files; cleared for good when it refuses.
     passthrough: AtomicBool,
+    /// The upper layer's filesystem has lost what was written; a `volatile` mount syncs nothing from then on.
+    lost: AtomicBool,
 }
 
 impl Overlay {
@@ -103,6 +105,7 @@ impl Overlay {
             rename_gate: LevelRwLock::new(()),
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             stack,
         };
         overlay.make_root()?;

@@ -69,7 +69,7 @@ impl Overlay {
     pub fn fsyncdir(&self, fh: Fh) -> Result<()> {
         let inode = self.opened_dir(fh)?;
         if self.copy_up.fsync() == crate::config::FsyncMode::Volatile {
-            return Ok(());
+            return self.nothing_lost();
         }
         match inode.upper_dir() {
             Some(upper) => name::sync_dir(upper.fd().call("openat2")?.as_fd()).call("fsync"),
@@ -124,6 +124,9 @@ impl Overlay {
         offset: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> Result<bool>,
     ) -> Result<()> {
+        if offset == 0 {
+            begin(inode);
+        }
         for (at, dot) in [".", ".."].iter().enumerate().skip(offset.min(DOTS) as usize) {
             let st_ino = if at == 0 { inode.st_ino } else { parent_number(inode) };
             let entry = DirEntry { name: OsStr::new(dot), st_ino, kind: FileKind::Dir, next: at as u64 + 1 };
@@ -270,4 +273,17 @@ impl Overlay {
 
 fn parent_number(inode: &Inode) -> u64 {
     inode.dir_name().map_or(inode.st_ino, |name| name.parent.st_ino)
+}
+
+/// Notes that a reader of the directory begins.
+fn begin(inode: &Inode) {
+    // Most listings are read once, and then there is none yet.
+    if inode.state.read().listing.is_none() {
+        return;
+    }
+    let mut state = inode.state.write();
+    let only_reader = state.open_dirs == 1;
+    if let Some(listing) = &mut state.listing {
+        listing.begin(only_reader);
+    }
 }

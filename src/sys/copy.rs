@@ -109,3 +109,15 @@ pub fn sync(file: BorrowedFd<'_>, data_only: bool) -> Result<()> {
     fault::point()?;
     if data_only { nix::unistd::fdatasync(file) } else { nix::unistd::fsync(file) }
 }
+
+/// What the kernel could not write back of `file` since it was last asked, as fsync(2) would tell, while nothing is written
+/// now and nobody waits. Errors: EIO, ENOSPC, EDQUOT from the writeback; others where this cannot be asked.
+/// Source: sync_file_range(2); kernel `file_fdatawait_range`.
+pub fn writeback_error(file: BorrowedFd<'_>) -> Result<()> {
+    // Where no page is, there is none to wait for; what is told is about the whole file.
+    const NOWHERE: i64 = i64::MAX - 0xffff;
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE;
+    // SAFETY: the call takes numbers only.
+    let done = unsafe { libc::sync_file_range(file.as_raw_fd(), NOWHERE, 1, flags) };
+    Errno::result(done).map(drop)
+}

@@ -1,7 +1,9 @@
 //! The first change of a lower object: everything about it arrives in the upper, once.
 
 use crate::common::*;
+use crate::sync::traced;
 use std::path::Path;
+use std::time::Duration;
 
 const OLD: (i64, i64) = (1_234_567_890, 987_654_321);
 
@@ -279,4 +281,46 @@ fn parallel_copy_ups_leave_the_directorys_times() {
         let s = stat(m.join("d"));
         assert_eq!((s.mtime(), s.mtime_nsec()), (1_000_000_000, 7));
     });
+}
+
+/// The daemon's threads that do what takes long.
+fn long_threads(f: &Fixture) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", f.daemon())).unwrap().flatten();
+    tasks
+        .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "copy-up\n"))
+        .count()
+}
+
+/// A worker that copies keeps everybody else waiting.
+#[test]
+fn whatever_copies_much_up_is_done_apart_from_the_workers() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
+    else {
+        return;
+    };
+    for name in ["moved", "unlinked", "unset", "over"] {
+        f.lower(0).file(name, "x").xattr("user.a", b"1");
+        File::options().write(true).open(f.low(0, name)).unwrap().set_len(5 << 20).unwrap();
+    }
+    f.lower(0).hardlink("other", "unlinked").hardlink("other2", "over").file("small", "x");
+    f.mount();
+    // As soon as the data is there, the call waits.
+    let slow = ["-e", "trace=ftruncate", "-e", "inject=ftruncate:delay_enter=400000"];
+    let calls: [(&str, fn(&Path)); 4] = [
+        ("rename", |m| sys::rename(m.join("moved"), m.join("moved2")).unwrap()),
+        ("rename over", |m| sys::rename(m.join("small"), m.join("over")).unwrap()),
+        ("unlink", |m| sys::unlink(m.join("unlinked")).unwrap()),
+        ("removexattr", |m| sys::removexattr(m.join("unset"), "user.a").unwrap()),
+    ];
+    let done = traced(&f, &slow, || {
+        for (what, call) in calls {
+            let root = f.p("");
+            let caller = std::thread::spawn(move || call(&root));
+            assert!(eventually(Duration::from_secs(3), || long_threads(&f) == 1), "{what}");
+            caller.join().unwrap();
+            assert!(eventually(Duration::from_secs(3), || long_threads(&f) == 0), "{what}");
+        }
+    });
+    drop(done);
+    f.check(|m| assert_eq!(names(m), ["moved2", "other", "other2", "over", "unset"]));
 }

@@ -252,3 +252,39 @@ fn every_change_is_in_the_next_listing() {
     sys::rename(f.p("e/sub"), d.join("back")).unwrap();
     look(&["a", "b", "back", "fifo", "link"]);
 }
+
+/// A directory that is open for long is listed right again and again, whatever came and went meanwhile.
+#[test]
+fn a_directory_kept_open_is_listed_right_after_many_names_came_and_went() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    for i in 0..300 {
+        f.lower(0).file(format!("d/low{i:03}"), "x");
+    }
+    f.mount();
+    let mut first = Dir::open(f.p("d")).unwrap();
+    assert_eq!(plain(first.rest()).len(), 300);
+    let mut want: Vec<String> = (0..300).map(|i| format!("low{i:03}")).collect();
+    for round in 0..12 {
+        for i in 0..100 {
+            fs::write(f.p(format!("d/{round}-{i}")), "").unwrap();
+            sys::unlink(f.p(format!("d/{round}-{i}"))).unwrap();
+        }
+        sys::unlink(f.p("d").join(want.remove(0))).unwrap();
+        fs::write(f.p(format!("d/new{round:02}")), "").unwrap();
+        want.push(format!("new{round:02}"));
+        // Somebody who is in the middle is not disturbed, and neither is who comes after.
+        let second = (round % 3 == 0).then(|| {
+            let mut second = Dir::open(f.p("d")).unwrap();
+            (0..5).for_each(|_| drop(second.next()));
+            second
+        });
+        first.rewind();
+        assert_eq!(sorted(plain(first.rest())), want, "round {round}");
+        if let Some(mut second) = second {
+            assert!(plain(second.rest()).len() >= want.len() - 5);
+        }
+        assert_eq!(sorted(plain(Dir::open(f.p("d")).unwrap().rest())), want, "round {round}, anew");
+    }
+    drop(first);
+    f.check(|m| assert_eq!(names(m.join("d")), want));
+}
