@@ -12,6 +12,7 @@ use super::remove::{count_names, keep_reachable};
 use super::{Overlay, redirect};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
+use crate::inode::node::State;
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -117,7 +118,7 @@ impl Overlay {
         let target_marks = self.target_marks(upper, new, mode)?;
         let plan = plan(old_side, new_side, mode, self.settings.redirects, target_marks)
             .map_err(|Refusal::NoRedirect| Error::CrossDevice("a directory with lower parts cannot move"))?;
-        self.carry_out(upper, old, new, plan, new_side, under)?;
+        self.carry_out(upper, old, new, mode, plan, new_side, under)?;
         self.renamed(old, new, mode)
     }
 
@@ -173,11 +174,13 @@ impl Overlay {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the facts of one rename, used once")]
     fn carry_out(
         &self,
         upper: &Upper,
         old: &Place<'_>,
         new: &Place<'_>,
+        mode: Mode,
         plan: Plan,
         new_side: Side,
         under: Under,
@@ -197,7 +200,9 @@ impl Overlay {
             // A directory cannot replace a device: they change places, and the whiteout is taken away after.
             Move::Plain if new_side.upper_whiteout && moving_dir => {
                 name::rename(from, to, RenameFlags::RENAME_EXCHANGE)?;
-                name::unlink(from)
+                // It has moved, whatever comes now; and a whiteout over nothing hides nothing.
+                log_left("a whiteout", old.name, name::unlink(from));
+                Ok(())
             }
             Move::Plain => name::rename(from, to, RenameFlags::empty()),
             Move::Exchange => name::rename(from, to, RenameFlags::RENAME_EXCHANGE),
@@ -209,49 +214,67 @@ impl Overlay {
                 Err(error) => Err(error.errno()),
             },
         };
-        self.move_real(old, new, plan.step == Move::Exchange && new.inode.is_some(), call)?;
+        self.move_real(upper, old, new, mode, call)?;
         if under.whiteout_file {
-            upper.remove_whiteout_file(new_dir.as_fd(), new.name)?;
+            // The object of a name wins over `.wh.` of that name in the same layer.
+            log_left("a whiteout", new.name, upper.remove_whiteout_file(new_dir.as_fd(), new.name));
         }
         Ok(())
     }
 
-    /// Runs the call that moves while nobody reaches the moving objects by either name.
+    /// Runs the call that moves while nobody reaches the objects by either name, and notes who has which name now:
+    /// whoever comes next finds each under its new one.
     fn move_real(
         &self,
+        upper: &Upper,
         old: &Place<'_>,
         new: &Place<'_>,
-        exchange: bool,
+        mode: Mode,
         call: impl FnOnce() -> nix::Result<()>,
     ) -> Result<()> {
-        let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
-        let old_parent = old.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let new_parent = new.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let back = new.inode.as_deref().filter(|_| exchange);
-        let call = || -> Result<()> {
-            match back {
-                Some(inode) if inode.is_dir() => {
-                    let real =
-                        inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
-                    real.move_to(old_parent, old.name, || call().call("renameat2"))
-                }
-                Some(inode) => {
-                    let _state = inode.state.write_second();
-                    call().call("renameat2")
-                }
-                None => call().call("renameat2"),
-            }
-        };
-        if moving.is_dir() {
-            let real = moving.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
-            return real.move_to(new_parent, new.name, call);
+        let moving = &**old.inode.as_ref().ok_or(Error::NotFound)?;
+        let target = new.inode.as_deref();
+        // States before places, as those who locate a file by its state do, and the lower number first.
+        let target_first = target.filter(|target| target.ino < moving.ino);
+        let mut target_state = target_first.map(|target| target.state.write());
+        let mut moving_state = moving.state.write_second();
+        if target_state.is_none() {
+            target_state = target.map(|target| target.state.write_second());
         }
-        let mut state = moving.state.write();
-        call()?;
-        // Under the same lock as the call: whoever comes next finds the file under its new name.
-        self.remove_name(moving, &mut state, old.parent, old.name);
-        self.add_name(moving, &mut state, new.parent, new.name, true);
+        let call = || call().call("renameat2");
+        let back = target.filter(|_| mode == Mode::Exchange);
+        move_place(moving, new, || match back {
+            Some(target) => move_place(target, old, call),
+            None => call(),
+        })?;
+        self.remove_name(moving, &mut moving_state, old.parent, old.name);
+        if let (Some(target), Some(state)) = (target, &mut target_state) {
+            self.target_moved(upper, target, state, old, new, mode);
+        }
+        self.add_name(moving, &mut moving_state, new.parent, new.name, true);
         Ok(())
+    }
+
+    /// Notes what became of the object that had the new name.
+    fn target_moved(
+        &self,
+        upper: &Upper,
+        target: &Arc<Inode>,
+        state: &mut State,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        mode: Mode,
+    ) {
+        if mode == Mode::Exchange {
+            self.remove_name(target, state, new.parent, new.name);
+            self.add_name(target, state, old.parent, old.name, true);
+        } else if target.is_dir() {
+            self.dir_gone(target, state, new.parent, new.name);
+        } else {
+            self.remove_name(target, state, new.parent, new.name);
+            // An entry of a file without names is found by nobody.
+            log_left("an index entry", new.name, self.one_name_less(upper, target, state));
+        }
     }
 
     /// The marks of an object before it moves into `to`.
@@ -320,27 +343,9 @@ impl Overlay {
         count_names(upper, target, &state, NlinkBase::Upper, if in_upper { 0 } else { -1 })
     }
 
-    /// Notes who has which name now.
+    /// Keeps the listings true, and then what was promised about the disk.
     fn renamed(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
         let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
-        let upper = moving.stack.writable()?;
-        if let Some(target) = &new.inode {
-            let mut state = target.state.write();
-            if mode == Mode::Exchange {
-                self.remove_name(target, &mut state, new.parent, new.name);
-                self.add_name(target, &mut state, old.parent, old.name, true);
-            } else if target.is_dir() {
-                self.dir_gone(target, &mut state, new.parent, new.name);
-            } else {
-                self.remove_name(target, &mut state, new.parent, new.name);
-                self.one_name_less(upper, target, &mut state)?;
-            }
-        }
-        if moving.is_dir() {
-            let mut state = moving.state.write();
-            self.remove_name(moving, &mut state, old.parent, old.name);
-            self.add_name(moving, &mut state, new.parent, new.name, true);
-        }
         self.unlist_name(old.parent, old.name);
         self.list_name(new.parent, new.name, moving);
         if let (Some(target), Mode::Exchange) = (&new.inode, mode) {
@@ -348,6 +353,23 @@ impl Overlay {
         }
         self.sync_names(old.parent)?;
         if Arc::ptr_eq(old.parent, new.parent) { Ok(()) } else { self.sync_names(new.parent) }
+    }
+}
+
+/// Runs `call`, which moves the object to `to`. Nobody opens a directory by either name meanwhile.
+fn move_place(inode: &Inode, to: &Place<'_>, call: impl FnOnce() -> Result<()>) -> Result<()> {
+    if !inode.is_dir() {
+        return call();
+    }
+    let real = inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
+    let parent = to.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+    real.move_to(parent, to.name, call)
+}
+
+/// Says that something stays on disk that harms nobody, after the rename has been made.
+fn log_left<E: std::fmt::Display>(what: &str, name: &OsStr, removed: std::result::Result<(), E>) {
+    if let Err(error) = removed {
+        tracing::warn!("{what} of {name:?} stays after a rename: {error}");
     }
 }
 

@@ -342,3 +342,56 @@ fn open_files_follow_their_name() {
     drop(w);
     f.check(|m| assert_eq!(text(m.join("g")), "new!"));
 }
+
+/// Ends the other thread of a test even if this one fails.
+struct StopAtEnd<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// A file that loses one of its names is never mistaken for the one that takes it.
+#[test]
+fn a_replaced_link_stays_the_file_it_was() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.upper().file("a", "link").xattr("user.who", "link").hardlink("b", "a");
+    f.mount();
+    let held = ro(f.p("a"));
+    // Both names are known to the daemon.
+    assert_eq!(stat(f.p("b")).nlink(), 2);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(sys::fgetxattr(&held, "user.who"), Ok(b"link".to_vec()));
+            }
+        });
+        let _stop = StopAtEnd(&stop);
+        let (mut first, mut second) = (f.p("a"), f.p("b"));
+        for round in 0..300 {
+            let other = f.p("other");
+            fs::write(&other, "other").unwrap();
+            sys::setxattr(&other, "user.who", b"other", 0).unwrap();
+            let flags = if round % 2 == 0 { 0 } else { EXCHANGE };
+            sys::renameat2(&other, &first, flags).unwrap();
+            assert_eq!(text(&first), "other");
+            if flags == EXCHANGE {
+                assert_eq!(text(&other), "link");
+                sys::unlink(&other).unwrap();
+            }
+            sys::unlink(&first).unwrap();
+            // The kernel counts names by itself, too, and refuses where it has come to none.
+            assert_eq!(stat(&second).nlink(), 1);
+            sys::link(&second, &first).unwrap();
+            // The name that is known longest is the one by which the daemon finds a file.
+            std::mem::swap(&mut first, &mut second);
+        }
+    });
+    drop(held);
+    f.check(|m| {
+        assert_eq!([text(m.join("a")), text(m.join("b"))], ["link", "link"]);
+        assert_eq!(stat(m.join("a")).nlink(), 2);
+    });
+}
