@@ -10,7 +10,7 @@ use nix::fcntl::RenameFlags;
 use super::create::Under;
 use super::remove::{count_names, keep_reachable};
 use super::{Overlay, redirect};
-use crate::copy_up::Need;
+use crate::copy_up::{Need, meta};
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode, InodeRef};
@@ -214,7 +214,11 @@ impl Overlay {
                 Err(error) => Err(error.errno()),
             },
         };
-        self.move_real(upper, old, new, mode, call)?;
+        let moved = self.move_real(upper, old, new, mode, call);
+        if let (Err(_), Some(target)) = (&moved, &new.inode) {
+            target.upper_dir().into_iter().for_each(|real| real.unpin());
+        }
+        moved?;
         if under.whiteout_file {
             // The object of a name wins over `.wh.` of that name in the same layer.
             log_left("a whiteout", new.name, upper.remove_whiteout_file(new_dir.as_fd(), new.name));
@@ -332,15 +336,48 @@ impl Overlay {
         clear: bool,
     ) -> Result<()> {
         if target.is_dir() {
-            if let Some(real) = target.upper_dir() {
-                real.pin().call("openat2")?;
+            if clear {
+                self.clear_dir(upper, target, new, new_dir)?;
             }
-            return if clear { clear_dir(upper, target, new, new_dir) } else { Ok(()) };
+            // Whoever stands in it keeps standing on it.
+            return match target.upper_dir() {
+                Some(real) => real.pin().call("openat2"),
+                None => Ok(()),
+            };
         }
         let mut state = target.state.write();
         let in_upper = state.position(new.parent, new.name).is_some_and(|at| state.names[at].in_upper);
         keep_reachable(target, &mut state, in_upper)?;
         count_names(upper, target, &state, NlinkBase::Upper, if in_upper { 0 } else { -1 })
+    }
+
+    /// Exchanges an upper directory that holds only marks with an empty opaque one, which another can replace, and which
+    /// is as good as the old one if that fails. Source: kernel `ovl_clear_empty`.
+    fn clear_dir(
+        &self,
+        upper: &Upper,
+        target: &Inode,
+        new: &Place<'_>,
+        new_dir: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let real = target.upper_dir().ok_or(Error::Bug("a target with marks and without upper part"))?;
+        let fd = real.fd().call("openat2")?;
+        let before = stat(At::fd(fd.as_fd())).call("statx")?;
+        let temp = upper.temp();
+        name::mkdir(temp.at(), 0o700).call("mkdirat")?;
+        let permissions = self.settings.xattr_permissions;
+        meta::copy(upper.namespace, permissions, At::fd(fd.as_fd()), &before, temp.at())?;
+        upper.set_opaque(temp.at())?;
+        meta::copy_times(&before, temp.at())?;
+        match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Err(Error::Unsupported),
+            Err(errno) => return Err(Error::Sys { call: "renameat2", errno }),
+        }
+        real.reopen();
+        real.note(Fact::Impure, false);
+        target.state.write().opaque = true;
+        Ok(())
     }
 
     /// Keeps the listings true, and then what was promised about the disk.
@@ -373,23 +410,10 @@ fn log_left<E: std::fmt::Display>(what: &str, name: &OsStr, removed: std::result
     }
 }
 
-/// Exchanges an upper directory that holds only marks with an empty opaque one, which another can replace.
-/// Source: kernel `ovl_clear_empty`.
-fn clear_dir(upper: &Upper, target: &Inode, new: &Place<'_>, new_dir: BorrowedFd<'_>) -> Result<()> {
-    let real = target.upper_dir().ok_or(Error::Bug("a target with marks and without upper part"))?;
-    let before = stat(At::fd(real.fd().call("openat2")?.as_fd())).call("statx")?;
-    let temp = upper.temp();
-    name::mkdir(temp.at(), before.mode).call("mkdirat")?;
-    crate::sys::attr::chown(temp.at(), Some(before.uid), Some(before.gid)).call("fchownat")?;
-    crate::sys::attr::chmod(temp.at(), before.mode).call("fchmodat2")?;
-    upper.set_opaque(temp.at())?;
-    match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EINVAL) => Err(Error::Unsupported),
-        Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
-    }
-}
-
 fn upper_fd(dir: &Inode) -> Result<Arc<std::os::fd::OwnedFd>> {
     dir.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")
 }
+
+#[cfg(test)]
+#[path = "rename_tests.rs"]
+mod tests;
