@@ -114,7 +114,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -122,7 +122,6 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        // RENAME_WHITEOUT leaves the old name hidden, which it is after any rename here.
         let mode = if flags.contains(RenameFlags::RENAME_EXCHANGE) {
             RenameMode::Exchange
         } else if flags.contains(RenameFlags::RENAME_NOREPLACE) {
@@ -130,7 +129,12 @@ impl Filesystem for Adapter {
         } else {
             RenameMode::Replace
         };
-        let done = self.overlay.rename(Ino(parent.0), name, Ino(newparent.0), newname, mode);
+        let (parent_ino, newparent) = (Ino(parent.0), Ino(newparent.0));
+        let done = if flags.contains(RenameFlags::RENAME_WHITEOUT) {
+            self.overlay.rename_with_whiteout(caller(req, 0), parent_ino, name, newparent, newname, mode)
+        } else {
+            self.overlay.rename(parent_ino, name, newparent, newname, mode)
+        };
         answer!("rename", parent.0, reply, done, () => reply.ok())
     }
 

@@ -9,7 +9,7 @@ use nix::fcntl::RenameFlags;
 
 use super::create::Under;
 use super::remove::{count_names, keep_reachable};
-use super::{Overlay, redirect};
+use super::{Caller, Overlay, redirect};
 use crate::copy_up::{Need, meta};
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
@@ -45,6 +45,32 @@ impl Overlay {
         new_name: &OsStr,
         mode: Mode,
     ) -> Result<()> {
+        self.rename_leaving(parent, name, new_parent, new_name, mode, None)
+    }
+
+    /// As `rename`, and leaves a char 0:0 of `caller` at the old name, for an overlay on top of this mount.
+    /// Errors: besides, `Invalid` where such an object cannot be made. Source: rename(2) `RENAME_WHITEOUT`.
+    pub fn rename_with_whiteout(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: Mode,
+    ) -> Result<()> {
+        self.rename_leaving(parent, name, new_parent, new_name, mode, Some(caller))
+    }
+
+    fn rename_leaving(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: Mode,
+        whiteout_of: Option<Caller>,
+    ) -> Result<()> {
         let parent = self.dir(parent)?;
         let new_parent = self.dir(new_parent)?;
         self.check_new_name(&new_parent, new_name)?;
@@ -59,7 +85,13 @@ impl Overlay {
         let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
         let new_entry = self.lookup_locked(&new_parent, new_name)?;
         let new = Place { parent: &new_parent, name: new_name, inode: new_entry.map(|entry| entry.inode) };
-        self.rename_locked(&old, &new, mode)
+        // Made before anything moves, so that a refusal comes in time.
+        let whiteout = whiteout_of.map(|caller| self.shown_whiteout(caller, &parent)).transpose()?;
+        let moved = self.rename_locked(&old, &new, mode)?;
+        match whiteout {
+            Some(whiteout) if moved => self.put_whiteout_locked(whiteout, &parent, name),
+            _ => Ok(()),
+        }
     }
 
     /// Copies up what will move, before any names are locked: it may take long.
@@ -95,14 +127,15 @@ impl Overlay {
         }
     }
 
+    /// Whether anything was to be moved.
     /// Locks: the rename gate for writing, both parents' names; both parents have an upper part.
-    fn rename_locked(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+    fn rename_locked(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<bool> {
         let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
         let upper = moving.stack.writable()?;
         self.check_target(moving, new, mode)?;
         if new.inode.as_ref().is_some_and(|target| Arc::ptr_eq(target, moving)) {
             // Two names of one file: rename(2) does nothing and says that all is well.
-            return Ok(());
+            return Ok(false);
         }
         // The inode with the lower number first: two renames never wait for each other.
         let mut gated: Vec<&Arc<Inode>> =
@@ -119,7 +152,8 @@ impl Overlay {
         let plan = plan(old_side, new_side, mode, self.settings.redirects, target_marks)
             .map_err(|Refusal::NoRedirect| Error::CrossDevice("a directory with lower parts cannot move"))?;
         self.carry_out(upper, old, new, mode, plan, new_side, under)?;
-        self.renamed(old, new, mode)
+        self.renamed(old, new, mode)?;
+        Ok(true)
     }
 
     fn check_target(&self, moving: &Inode, new: &Place<'_>, mode: Mode) -> Result<()> {
