@@ -5,7 +5,7 @@
 //! operation: it is told what a caller needs. Source: overlayfs.rst, "Non-directories"; kernel `copy_up.c`.
 
 mod data;
-mod meta;
+pub mod meta;
 pub mod publish;
 
 use std::os::fd::OwnedFd;

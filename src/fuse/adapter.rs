@@ -119,7 +119,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -127,7 +127,6 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        // RENAME_WHITEOUT leaves the old name hidden, which it is after any rename here.
         let mode = if flags.contains(RenameFlags::RENAME_EXCHANGE) {
             RenameMode::Exchange
         } else if flags.contains(RenameFlags::RENAME_NOREPLACE) {
@@ -138,9 +137,14 @@ impl Filesystem for Adapter {
         let (old, new) = (Ino(parent.0), Ino(newparent.0));
         let much =
             self.overlay.moving_copies_much(old, name) || self.overlay.moving_copies_much(new, newname);
-        let (name, newname) = (name.to_owned(), newname.to_owned());
+        let (name, newname, caller) = (name.to_owned(), newname.to_owned(), caller(req, 0));
+        let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
         self.apart_if(much, move |served| {
-            let done = served.overlay.rename(old, &name, new, &newname, mode);
+            let done = if whiteout {
+                served.overlay.rename_with_whiteout(caller, old, &name, new, &newname, mode)
+            } else {
+                served.overlay.rename(old, &name, new, &newname, mode)
+            };
             answer!("rename", parent.0, reply, done, () => reply.ok())
         });
     }

@@ -193,6 +193,13 @@ impl RealDir {
         Ok(())
     }
 
+    /// Gives its descriptor up, because another object has its name now; it is opened again when it is next needed.
+    pub fn reopen(&self) {
+        if self.open.write().take().is_some() {
+            self.pool.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Opens it and keeps it open for good; done before its name goes.
     pub fn pin(self: &Arc<RealDir>) -> Result<()> {
         self.pinned.store(true, Ordering::Relaxed);

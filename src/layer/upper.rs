@@ -17,6 +17,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::Redirect;
+use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
 use crate::sys::{At, attr, cred, name, open};
 
@@ -267,9 +268,11 @@ impl<'a> Probe<'a> {
         let device = self.workdir.temp();
         let whiteout_devices = name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok();
         let target = self.workdir.temp();
-        let moved = |flags| name::rename(self.temp.at(), target.at(), flags).is_ok();
-        let rename_whiteout = whiteout_devices && moved(RenameFlags::RENAME_WHITEOUT);
-        if rename_whiteout {
+        let moved = whiteout_devices
+            && name::rename(self.temp.at(), target.at(), RenameFlags::RENAME_WHITEOUT).is_ok();
+        // Not everyone who takes the flag heeds it. Source: kernel `ovl_check_rename_whiteout`.
+        let rename_whiteout = moved && stat(self.temp.at()).is_ok_and(|left| left.is_whiteout_device());
+        if moved {
             // Put it back over the whiteout it left; if that fails both are swept with the workdir.
             let _ = name::rename(target.at(), self.temp.at(), RenameFlags::empty());
         }
@@ -291,8 +294,7 @@ pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
     crate::sys::dir::read(dir, |entry| {
         let at = At::new(dir, entry.name);
         let is_mark = mark::is_reserved(entry.name.as_bytes())
-            || (entry.kind.is_none_or(|kind| kind == FileKind::Char)
-                && crate::sys::stat::stat(at)?.is_whiteout_device());
+            || (entry.kind.is_none_or(|kind| kind == FileKind::Char) && stat(at)?.is_whiteout_device());
         marks |= is_mark;
         names |= !is_mark;
         Ok(())

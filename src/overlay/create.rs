@@ -20,6 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
+use crate::layer::workdir::Temp;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::Mark;
 use crate::merge::resolve::Outcome;
@@ -200,6 +201,23 @@ impl Overlay {
         opened: Option<&mut Option<OwnedFd>>,
     ) -> Result<()> {
         let temp = upper.temp();
+        self.prepare(owner, upper, dir, &temp, node, opened)?;
+        if opaque {
+            upper.set_opaque(temp.at())?;
+        }
+        upper.place(temp, dir.as_fd(), name, whiteout)
+    }
+
+    /// Makes in the workdir what is to appear in the upper directory `dir`.
+    fn prepare(
+        &self,
+        owner: cred::Caller,
+        upper: &Upper,
+        dir: &OwnedFd,
+        temp: &Temp<'_>,
+        node: NewNode<'_>,
+        opened: Option<&mut Option<OwnedFd>>,
+    ) -> Result<()> {
         if !self.by_attribute() {
             let stored = if is_whiteout_device(node) { disguise(node) } else { node };
             make_at(temp.at(), stored, opened).call("mknodat")?;
@@ -207,13 +225,43 @@ impl Overlay {
             if is_whiteout_device(node) {
                 upper.set_mark(temp.at(), Mark::Device, b"0:0")?;
             }
+            Ok(())
         } else {
-            self.make_by_attribute(owner, dir, temp.at(), node, opened)?;
+            self.make_by_attribute(owner, dir, temp.at(), node, opened)
         }
-        if opaque {
-            upper.set_opaque(temp.at())?;
+    }
+
+    /// A char 0:0 that the mount will show in `parent`, in the workdir so far. Errors: `Invalid` where none can be made.
+    pub(super) fn shown_whiteout<'a>(&self, caller: Caller, parent: &'a Inode) -> Result<Temp<'a>> {
+        let upper = parent.stack.writable()?;
+        let dir =
+            parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")?;
+        let temp = upper.temp();
+        let node = NewNode::Node { mode: libc::S_IFCHR, device: (0, 0) };
+        match self.prepare(self.disk_caller(caller)?, upper, &dir, &temp, node, None) {
+            Ok(()) => Ok(temp),
+            Err(Error::Sys { errno: Errno::EPERM | Errno::EOPNOTSUPP, .. }) => {
+                Err(Error::Invalid("the upper layer holds no device that shows as a whiteout"))
+            }
+            Err(error) => Err(error),
         }
-        upper.place(temp, dir.as_fd(), name, whiteout)
+    }
+
+    /// Puts it under a name that shows nothing. Locks: the parent's names, for writing.
+    pub(super) fn put_whiteout_locked(
+        &self,
+        whiteout: Temp<'_>,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+    ) -> Result<()> {
+        let upper = parent.stack.writable()?;
+        let under = self.under_locked(parent, name)?;
+        let fd = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")?;
+        upper.place(whiteout, fd.as_fd(), name, under.whiteout)?;
+        if under.whiteout_file {
+            upper.remove_whiteout_file(fd.as_fd(), name)?;
+        }
+        self.made_locked(parent, name).map(drop)
     }
 
     /// Makes an object whose owner, mode and type are in an attribute.

@@ -9,9 +9,10 @@ use nix::fcntl::RenameFlags;
 
 use super::create::Under;
 use super::remove::{count_names, keep_reachable};
-use super::{Overlay, redirect};
-use crate::copy_up::Need;
+use super::{Caller, Overlay, redirect};
+use crate::copy_up::{Need, meta};
 use crate::error::{Context, Error, Result};
+use crate::inode::node::State;
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -44,6 +45,32 @@ impl Overlay {
         new_name: &OsStr,
         mode: Mode,
     ) -> Result<()> {
+        self.rename_leaving(parent, name, new_parent, new_name, mode, None)
+    }
+
+    /// As `rename`, and leaves a char 0:0 of `caller` at the old name, for an overlay on top of this mount.
+    /// Errors: besides, `Invalid` where such an object cannot be made. Source: rename(2) `RENAME_WHITEOUT`.
+    pub fn rename_with_whiteout(
+        &self,
+        caller: Caller,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: Mode,
+    ) -> Result<()> {
+        self.rename_leaving(parent, name, new_parent, new_name, mode, Some(caller))
+    }
+
+    fn rename_leaving(
+        &self,
+        parent: Ino,
+        name: &OsStr,
+        new_parent: Ino,
+        new_name: &OsStr,
+        mode: Mode,
+        whiteout_of: Option<Caller>,
+    ) -> Result<()> {
         let parent = self.dir(parent)?;
         let new_parent = self.dir(new_parent)?;
         self.check_new_name(&new_parent, new_name)?;
@@ -58,7 +85,13 @@ impl Overlay {
         let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
         let new_entry = self.lookup_locked(&new_parent, new_name)?;
         let new = Place { parent: &new_parent, name: new_name, inode: new_entry.map(|entry| entry.inode) };
-        self.rename_locked(&old, &new, mode)
+        // Made before anything moves, so that a refusal comes in time.
+        let whiteout = whiteout_of.map(|caller| self.shown_whiteout(caller, &parent)).transpose()?;
+        let moved = self.rename_locked(&old, &new, mode)?;
+        match whiteout {
+            Some(whiteout) if moved => self.put_whiteout_locked(whiteout, &parent, name),
+            _ => Ok(()),
+        }
     }
 
     /// Copies up what will move, before any names are locked: it may take long.
@@ -94,14 +127,15 @@ impl Overlay {
         }
     }
 
+    /// Whether anything was to be moved.
     /// Locks: the rename gate for writing, both parents' names; both parents have an upper part.
-    fn rename_locked(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+    fn rename_locked(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<bool> {
         let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
         let upper = moving.stack.writable()?;
         self.check_target(moving, new, mode)?;
         if new.inode.as_ref().is_some_and(|target| Arc::ptr_eq(target, moving)) {
             // Two names of one file: rename(2) does nothing and says that all is well.
-            return Ok(());
+            return Ok(false);
         }
         // The inode with the lower number first: two renames never wait for each other.
         let mut gated: Vec<&Arc<Inode>> =
@@ -109,16 +143,20 @@ impl Overlay {
         gated.sort_by_key(|inode| inode.ino);
         let _gates: Vec<_> = gated.iter().map(|inode| inode.gate.lock_second()).collect();
         self.own_upper_name(old)?;
-        if mode == Mode::Exchange {
-            self.own_upper_name(new)?;
+        match &new.inode {
+            Some(_) if mode == Mode::Exchange => self.own_upper_name(new)?,
+            // So that the real count and the mark of the overlay's change in one step when its name goes.
+            Some(target) => self.copy_up.link_up_indexed(target, new.parent, new.name)?,
+            None => {}
         }
         let (old_side, _) = self.side(old)?;
         let (new_side, under) = self.side(new)?;
         let target_marks = self.target_marks(upper, new, mode)?;
         let plan = plan(old_side, new_side, mode, self.settings.redirects, target_marks)
             .map_err(|Refusal::NoRedirect| Error::CrossDevice("a directory with lower parts cannot move"))?;
-        self.carry_out(upper, old, new, plan, new_side, under)?;
-        self.renamed(old, new, mode)
+        self.carry_out(upper, old, new, mode, plan, new_side, under)?;
+        self.renamed(old, new, mode)?;
+        Ok(true)
     }
 
     fn check_target(&self, moving: &Inode, new: &Place<'_>, mode: Mode) -> Result<()> {
@@ -173,11 +211,13 @@ impl Overlay {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the facts of one rename, used once")]
     fn carry_out(
         &self,
         upper: &Upper,
         old: &Place<'_>,
         new: &Place<'_>,
+        mode: Mode,
         plan: Plan,
         new_side: Side,
         under: Under,
@@ -198,7 +238,9 @@ impl Overlay {
             // A directory cannot replace a device: they change places, and the whiteout is taken away after.
             Move::Plain if new_side.upper_whiteout && moving_dir => {
                 name::rename(from, to, RenameFlags::RENAME_EXCHANGE)?;
-                name::unlink(from)
+                // It has moved, whatever comes now; and a whiteout over nothing hides nothing.
+                log_left("a whiteout", old.name, name::unlink(from));
+                Ok(())
             }
             Move::Plain => name::rename(from, to, RenameFlags::empty()),
             Move::Exchange => name::rename(from, to, RenameFlags::RENAME_EXCHANGE),
@@ -210,49 +252,71 @@ impl Overlay {
                 Err(error) => Err(error.errno()),
             },
         };
-        self.move_real(old, new, plan.step == Move::Exchange && new.inode.is_some(), call)?;
+        let moved = self.move_real(upper, old, new, mode, call);
+        if let (Err(_), Some(target)) = (&moved, &new.inode) {
+            target.upper_dir().into_iter().for_each(|real| real.unpin());
+        }
+        moved?;
         if under.whiteout_file {
-            upper.remove_whiteout_file(new_dir.as_fd(), new.name)?;
+            // The object of a name wins over `.wh.` of that name in the same layer.
+            log_left("a whiteout", new.name, upper.remove_whiteout_file(new_dir.as_fd(), new.name));
         }
         Ok(())
     }
 
-    /// Runs the call that moves while nobody reaches the moving objects by either name.
+    /// Runs the call that moves while nobody reaches the objects by either name, and notes who has which name now:
+    /// whoever comes next finds each under its new one.
     fn move_real(
         &self,
+        upper: &Upper,
         old: &Place<'_>,
         new: &Place<'_>,
-        exchange: bool,
+        mode: Mode,
         call: impl FnOnce() -> nix::Result<()>,
     ) -> Result<()> {
-        let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
-        let old_parent = old.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let new_parent = new.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let back = new.inode.as_deref().filter(|_| exchange);
-        let call = || -> Result<()> {
-            match back {
-                Some(inode) if inode.is_dir() => {
-                    let real =
-                        inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
-                    real.move_to(old_parent, old.name, || call().call("renameat2"))
-                }
-                Some(inode) => {
-                    let _state = inode.state.write_second();
-                    call().call("renameat2")
-                }
-                None => call().call("renameat2"),
-            }
-        };
-        if moving.is_dir() {
-            let real = moving.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
-            return real.move_to(new_parent, new.name, call);
+        let moving = &**old.inode.as_ref().ok_or(Error::NotFound)?;
+        let target = new.inode.as_deref();
+        // States before places, as those who locate a file by its state do, and the lower number first.
+        let target_first = target.filter(|target| target.ino < moving.ino);
+        let mut target_state = target_first.map(|target| target.state.write());
+        let mut moving_state = moving.state.write_second();
+        if target_state.is_none() {
+            target_state = target.map(|target| target.state.write_second());
         }
-        let mut state = moving.state.write();
-        call()?;
-        // Under the same lock as the call: whoever comes next finds the file under its new name.
-        self.remove_name(moving, &mut state, old.parent, old.name);
-        self.add_name(moving, &mut state, new.parent, new.name, true);
+        let call = || call().call("renameat2");
+        let back = target.filter(|_| mode == Mode::Exchange);
+        move_place(moving, new, || match back {
+            Some(target) => move_place(target, old, call),
+            None => call(),
+        })?;
+        self.remove_name(moving, &mut moving_state, old.parent, old.name);
+        if let (Some(target), Some(state)) = (target, &mut target_state) {
+            self.target_moved(upper, target, state, old, new, mode);
+        }
+        self.add_name(moving, &mut moving_state, new.parent, new.name, true);
         Ok(())
+    }
+
+    /// Notes what became of the object that had the new name.
+    fn target_moved(
+        &self,
+        upper: &Upper,
+        target: &Arc<Inode>,
+        state: &mut State,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        mode: Mode,
+    ) {
+        if mode == Mode::Exchange {
+            self.remove_name(target, state, new.parent, new.name);
+            self.add_name(target, state, old.parent, old.name, true);
+        } else if target.is_dir() {
+            self.dir_gone(target, state, new.parent, new.name);
+        } else {
+            self.remove_name(target, state, new.parent, new.name);
+            // An entry of a file without names is found by nobody.
+            log_left("an index entry", new.name, self.one_name_less(upper, state));
+        }
     }
 
     /// The marks of an object before it moves into `to`.
@@ -310,10 +374,14 @@ impl Overlay {
         clear: bool,
     ) -> Result<()> {
         if target.is_dir() {
-            if let Some(real) = target.upper_dir() {
-                real.pin().call("openat2")?;
+            if clear {
+                self.clear_dir(upper, target, new, new_dir)?;
             }
-            return if clear { clear_dir(upper, target, new, new_dir) } else { Ok(()) };
+            // Whoever stands in it keeps standing on it.
+            return match target.upper_dir() {
+                Some(real) => real.pin().call("openat2"),
+                None => Ok(()),
+            };
         }
         let mut state = target.state.write();
         let in_upper = state.position(new.parent, new.name).is_some_and(|at| state.names[at].in_upper);
@@ -321,27 +389,38 @@ impl Overlay {
         count_names(upper, target, &state, NlinkBase::Upper, if in_upper { 0 } else { -1 })
     }
 
-    /// Notes who has which name now.
+    /// Exchanges an upper directory that holds only marks with an empty opaque one, which another can replace, and which
+    /// is as good as the old one if that fails. Source: kernel `ovl_clear_empty`.
+    fn clear_dir(
+        &self,
+        upper: &Upper,
+        target: &Inode,
+        new: &Place<'_>,
+        new_dir: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let real = target.upper_dir().ok_or(Error::Bug("a target with marks and without upper part"))?;
+        let fd = real.fd().call("openat2")?;
+        let before = stat(At::fd(fd.as_fd())).call("statx")?;
+        let temp = upper.temp();
+        name::mkdir(temp.at(), 0o700).call("mkdirat")?;
+        let permissions = self.settings.xattr_permissions;
+        meta::copy(upper.namespace, permissions, At::fd(fd.as_fd()), &before, temp.at())?;
+        upper.set_opaque(temp.at())?;
+        meta::copy_times(&before, temp.at())?;
+        match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Err(Error::Unsupported),
+            Err(errno) => return Err(Error::Sys { call: "renameat2", errno }),
+        }
+        real.reopen();
+        real.note(Fact::Impure, false);
+        target.state.write().opaque = true;
+        Ok(())
+    }
+
+    /// Keeps the listings true, and then what was promised about the disk.
     fn renamed(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
         let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
-        let upper = moving.stack.writable()?;
-        if let Some(target) = &new.inode {
-            let mut state = target.state.write();
-            if mode == Mode::Exchange {
-                self.remove_name(target, &mut state, new.parent, new.name);
-                self.add_name(target, &mut state, old.parent, old.name, true);
-            } else if target.is_dir() {
-                self.dir_gone(target, &mut state, new.parent, new.name);
-            } else {
-                self.remove_name(target, &mut state, new.parent, new.name);
-                self.one_name_less(upper, &mut state)?;
-            }
-        }
-        if moving.is_dir() {
-            let mut state = moving.state.write();
-            self.remove_name(moving, &mut state, old.parent, old.name);
-            self.add_name(moving, &mut state, new.parent, new.name, true);
-        }
         self.unlist_name(old.parent, old.name);
         self.list_name(new.parent, new.name, moving);
         if let (Some(target), Mode::Exchange) = (&new.inode, mode) {
@@ -352,23 +431,27 @@ impl Overlay {
     }
 }
 
-/// Exchanges an upper directory that holds only marks with an empty opaque one, which another can replace.
-/// Source: kernel `ovl_clear_empty`.
-fn clear_dir(upper: &Upper, target: &Inode, new: &Place<'_>, new_dir: BorrowedFd<'_>) -> Result<()> {
-    let real = target.upper_dir().ok_or(Error::Bug("a target with marks and without upper part"))?;
-    let before = stat(At::fd(real.fd().call("openat2")?.as_fd())).call("statx")?;
-    let temp = upper.temp();
-    name::mkdir(temp.at(), before.mode).call("mkdirat")?;
-    crate::sys::attr::chown(temp.at(), Some(before.uid), Some(before.gid)).call("fchownat")?;
-    crate::sys::attr::chmod(temp.at(), before.mode).call("fchmodat2")?;
-    upper.set_opaque(temp.at())?;
-    match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
-        Ok(()) => Ok(()),
-        Err(Errno::EINVAL) => Err(Error::Unsupported),
-        Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
+/// Runs `call`, which moves the object to `to`. Nobody opens a directory by either name meanwhile.
+fn move_place(inode: &Inode, to: &Place<'_>, call: impl FnOnce() -> Result<()>) -> Result<()> {
+    if !inode.is_dir() {
+        return call();
+    }
+    let real = inode.upper_dir().ok_or(Error::Bug("a moving directory without upper part"))?;
+    let parent = to.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+    real.move_to(parent, to.name, call)
+}
+
+/// Says that something stays on disk that harms nobody, after the rename has been made.
+fn log_left<E: std::fmt::Display>(what: &str, name: &OsStr, removed: std::result::Result<(), E>) {
+    if let Err(error) = removed {
+        tracing::warn!("{what} of {name:?} stays after a rename: {error}");
     }
 }
 
 fn upper_fd(dir: &Inode) -> Result<Arc<std::os::fd::OwnedFd>> {
     dir.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")
 }
+
+#[cfg(test)]
+#[path = "rename_tests.rs"]
+mod tests;

@@ -126,6 +126,18 @@ pub fn getxattr(path: impl AsRef<Path>, name: impl AsRef<OsStr>) -> Res<Vec<u8>>
     Ok(getxattr_room(path, name.as_ref(), 65536)?.1)
 }
 
+/// Of an open file, whatever its name is by now.
+pub fn fgetxattr(f: &File, name: &str) -> Res<Vec<u8>> {
+    let mut value = vec![0; 256];
+    let n =
+        unsafe { libc::fgetxattr(f.as_raw_fd(), c(name).as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    if n < 0 {
+        return Err(Errno::last());
+    }
+    value.truncate(n as usize);
+    Ok(value)
+}
+
 pub fn removexattr(path: impl AsRef<Path>, name: &str) -> Res<()> {
     let name = CString::new(name).unwrap();
     unit(unsafe { libc::lremovexattr(c(path).as_ptr(), name.as_ptr()) })

@@ -234,20 +234,43 @@ fn exchange() {
     });
 }
 
-/// Source: renameat2(2): the source name is whited out, which the mount does not show.
+/// Source: renameat2(2): a whiteout is left at the old name. The mount shows it, as it shows one made by mknod(2): an
+/// overlay on top looks for it.
 #[test]
-fn whiteout_flag_hides_the_source() {
-    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
-    f.lower(0).file("a", "a");
+fn the_whiteout_flag_leaves_a_whiteout() {
+    let Some(f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    let Some(mut f) = f.departs("overlayfs refuses the flag") else { return };
+    f.lower(0).file("a", "a").file("d/x", "x").file("over", "o").file("w", "w");
+    f.upper().file("u", "u").file("v", "v");
     f.mount();
-    let r = sys::renameat2(f.p("a"), f.p("b"), WHITEOUT);
-    // FUSE passes the flag on; a filesystem may refuse it as overlayfs does.
-    if r == Ok(()) {
-        f.check(|m| assert_eq!(names(m), ["b"]));
-    } else {
-        assert_eq!(r, Err(Errno::EINVAL));
-        f.check(|m| assert_eq!(names(m), ["a"]));
+    sys::unlink(f.p("w")).unwrap();
+    for (from, to) in [("a", "a2"), ("d", "d2"), ("u", "over"), ("v", "w")] {
+        assert_eq!(sys::renameat2(f.p(from), f.p(to), WHITEOUT), Ok(()), "{from}");
     }
+    f.check(|m| {
+        assert_eq!(names(m), ["a", "a2", "d", "d2", "over", "u", "v", "w"]);
+        assert_eq!(["a2", "d2/x", "over", "w"].map(|n| text(m.join(n))), ["a", "x", "u", "v"]);
+        for old in ["a", "d", "u", "v"] {
+            let left = stat(m.join(old));
+            assert!(left.file_type().is_char_device() && left.rdev() == 0, "{old}: {left:?}");
+        }
+    });
+    sys::renameat2(f.p("a2"), f.p("a"), WHITEOUT).unwrap();
+    sys::unlink(f.p("a2")).unwrap();
+    sys::unlink(f.p("d")).unwrap();
+    f.check(|m| assert_eq!(names(m), ["a", "d2", "over", "u", "v", "w"]));
+}
+
+/// Where marks are `user.*` no device carries one.
+#[test]
+fn the_whiteout_flag_is_refused_where_no_whiteout_can_be_shown() {
+    let Some(f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    let Some(mut f) = f.departs("overlayfs refuses the flag") else { return };
+    f.lower(0).file("a", "a");
+    f.options.push("userxattr".into());
+    f.mount();
+    assert_eq!(sys::renameat2(f.p("a"), f.p("b"), WHITEOUT), Err(Errno::EINVAL));
+    f.check(|m| assert_eq!(names(m), ["a"]));
 }
 
 #[test]
@@ -341,4 +364,57 @@ fn open_files_follow_their_name() {
     assert_eq!(w.metadata().unwrap().ino(), stat(f.p("g")).ino());
     drop(w);
     f.check(|m| assert_eq!(text(m.join("g")), "new!"));
+}
+
+/// Ends the other thread of a test even if this one fails.
+struct StopAtEnd<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// A file that loses one of its names is never mistaken for the one that takes it.
+#[test]
+fn a_replaced_link_stays_the_file_it_was() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.upper().file("a", "link").xattr("user.who", "link").hardlink("b", "a");
+    f.mount();
+    let held = ro(f.p("a"));
+    // Both names are known to the daemon.
+    assert_eq!(stat(f.p("b")).nlink(), 2);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(sys::fgetxattr(&held, "user.who"), Ok(b"link".to_vec()));
+            }
+        });
+        let _stop = StopAtEnd(&stop);
+        let (mut first, mut second) = (f.p("a"), f.p("b"));
+        for round in 0..300 {
+            let other = f.p("other");
+            fs::write(&other, "other").unwrap();
+            sys::setxattr(&other, "user.who", b"other", 0).unwrap();
+            let flags = if round % 2 == 0 { 0 } else { EXCHANGE };
+            sys::renameat2(&other, &first, flags).unwrap();
+            assert_eq!(text(&first), "other");
+            if flags == EXCHANGE {
+                assert_eq!(text(&other), "link");
+                sys::unlink(&other).unwrap();
+            }
+            sys::unlink(&first).unwrap();
+            // The kernel counts names by itself, too, and refuses where it has come to none.
+            assert_eq!(stat(&second).nlink(), 1);
+            sys::link(&second, &first).unwrap();
+            // The name that is known longest is the one by which the daemon finds a file.
+            std::mem::swap(&mut first, &mut second);
+        }
+    });
+    drop(held);
+    f.check(|m| {
+        assert_eq!([text(m.join("a")), text(m.join("b"))], ["link", "link"]);
+        assert_eq!(stat(m.join("a")).nlink(), 2);
+    });
 }
