@@ -291,6 +291,8 @@ fn long_threads(f: &Fixture) -> usize {
         .count()
 }
 
+type Call = fn(&Path);
+
 /// A worker that copies keeps everybody else waiting.
 #[test]
 fn whatever_copies_much_up_is_done_apart_from_the_workers() {
@@ -306,7 +308,7 @@ fn whatever_copies_much_up_is_done_apart_from_the_workers() {
     f.mount();
     // As soon as the data is there, the call waits.
     let slow = ["-e", "trace=ftruncate", "-e", "inject=ftruncate:delay_enter=400000"];
-    let calls: [(&str, fn(&Path)); 4] = [
+    let calls: [(&str, Call); 4] = [
         ("rename", |m| sys::rename(m.join("moved"), m.join("moved2")).unwrap()),
         ("rename over", |m| sys::rename(m.join("small"), m.join("over")).unwrap()),
         ("unlink", |m| sys::unlink(m.join("unlinked")).unwrap()),

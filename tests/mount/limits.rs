@@ -248,3 +248,30 @@ fn an_open_that_truncates_and_fails_for_want_of_descriptors_loses_nothing() {
         assert_eq!(content, if opened { "" } else { "content" }, "open {i} with {flags:#x}");
     }
 }
+
+/// The same wherever on its way the daemon gets no descriptor.
+#[test]
+fn an_open_that_truncates_loses_nothing_wherever_a_descriptor_is_missing() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
+    else {
+        return;
+    };
+    for i in 1..8 {
+        f.lower(0).file(format!("cut{i}"), "content");
+    }
+    f.mount();
+    for i in 1..8 {
+        let fails = format!("inject=openat2:error=EMFILE:when={i}");
+        let at = f.p(format!("cut{i}"));
+        assert_eq!(text(&at), "content");
+        let mut opened = false;
+        let flags = libc::O_WRONLY | libc::O_TRUNC;
+        let traced = crate::sync::traced(&f, &["-e", "trace=openat2", "-e", &fails], || {
+            opened = sys::open(&at, flags, 0).is_ok();
+        });
+        if traced.is_none() {
+            return;
+        }
+        assert_eq!(text(&at), if opened { "" } else { "content" }, "without descriptor {i}");
+    }
+}
