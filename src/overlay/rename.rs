@@ -234,7 +234,7 @@ impl Overlay {
         let from = At::new(old_dir.as_fd(), old.name);
         let to = At::new(new_dir.as_fd(), new.name);
         let moving_dir = old.inode.as_ref().is_some_and(|inode| inode.is_dir());
-        let call = || match plan.step {
+        let step = || match plan.step {
             // A directory cannot replace a device: they change places, and the whiteout is taken away after.
             Move::Plain if new_side.upper_whiteout && moving_dir => {
                 name::rename(from, to, RenameFlags::RENAME_EXCHANGE)?;
@@ -251,6 +251,12 @@ impl Overlay {
                 Ok(()) => name::rename(from, to, RenameFlags::empty()),
                 Err(error) => Err(error.errno()),
             },
+        };
+        let new_real = new.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let call = || {
+            // Renames are the only ones to hold two of these, and one rename runs at a time.
+            let _changing = (old_real.changing(), (!same_dir).then(|| new_real.changing()));
+            step()
         };
         let moved = self.move_real(upper, old, new, mode, call);
         if let (Err(_), Some(target)) = (&moved, &new.inode) {
