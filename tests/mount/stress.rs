@@ -61,7 +61,10 @@ fn eight_threads_in_one_directory() {
                         8 => allowed(sys::renameat2(&a, &b, libc::RENAME_EXCHANGE)),
                         _ => {
                             if let Ok(data) = fs::read(&a) {
-                                let whole = data.is_empty() || data.starts_with(b"content of ");
+                                // Without passthrough the kernel's FUSE client keeps the old size until it has heard of a
+                                // truncation: a page read from the file in between is zeros up to that size.
+                                let cut = mode() != Mode::Root && data.iter().all(|&byte| byte == 0);
+                                let whole = data.is_empty() || data.starts_with(b"content of ") || cut;
                                 assert!(whole, "{:?}", String::from_utf8_lossy(&data));
                             }
                             list(d);
