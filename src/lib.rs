@@ -1,7 +1,7 @@
 //! stratafs: read-only lower layers and one writable upper, merged into one FUSE mount.
 //!
 //! The rooms, from the top down (imports go down, never up; `tests/rooms.rs` watches):
-//! `cli` → `config` → `fuse` → `overlay` → `copy_up` → `inode` → `layer` → `sys` → `merge` → `error`, `sync`.
+//! `cli` → `config`, `graft` → `fuse` → `overlay` → `copy_up` → `inode` → `layer` → `sys` → `merge` → `error`, `sync`.
 //! Start reading in `merge` for the rules, in `overlay` for the operations.
 
 #![warn(missing_docs)]
@@ -11,6 +11,7 @@ pub mod config;
 pub mod copy_up;
 pub mod error;
 pub mod fuse;
+pub mod graft;
 pub mod inode;
 pub mod layer;
 pub mod merge;

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms, from the top down. A room may import from those below it, and from itself.
-const ORDER: [&str; 10] =
-    ["main", "cli", "fuse", "overlay", "copy_up", "inode", "layer", "sys", "merge", "error"];
+const ORDER: [&str; 13] = [
+    "main", "cli", "control", "fuse", "overlay", "copy_up", "inode", "layer", "volume", "graft", "sys",
+    "merge", "error",
+];
 
 /// The lock types: std and parking_lot below, so every room may have them.
 const LOCKS: &str = "sync";
@@ -15,7 +17,7 @@ const LOCKS: &str = "sync";
 const CONFIG: &str = "config";
 
 /// Imports beyond the order, each with its reason.
-const ALLOWED: [(&str, &str, &str); 5] = [
+const ALLOWED: [(&str, &str, &str); 8] = [
     ("fuse", CONFIG, "the session is made from the configuration"),
     (
         "overlay",
@@ -24,6 +26,9 @@ const ALLOWED: [(&str, &str, &str); 5] = [
     ),
     ("copy_up", CONFIG, "copy-up asks when to sync"),
     ("layer", CONFIG, "layers are opened as the configuration names them"),
+    (CONFIG, "graft", "a mount is made of grafts too"),
+    ("graft", CONFIG, "a graft has id maps as the mount has"),
+    ("volume", CONFIG, "a volume is opened as the configuration says"),
     (CONFIG, "error", "what makes no sense is refused in the words of `error::Error::Setup`"),
 ];
 

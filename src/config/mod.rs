@@ -12,6 +12,8 @@ pub mod split;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::graft::Spec;
+
 /// Everything needed to make one mount.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -51,6 +53,8 @@ pub struct Config {
     pub nonempty: bool,
     /// Flags of the mount itself.
     pub mount: MountFlags,
+    /// What is attached inside the merged tree. No two have the same target.
+    pub grafts: Vec<Spec>,
 }
 
 /// The writable layer and the room beside it in which changes are prepared.
@@ -196,6 +200,7 @@ impl Config {
             threads: None,
             nonempty: false,
             mount: MountFlags::default(),
+            grafts: Vec::new(),
         }
     }
 }

@@ -1,0 +1,132 @@
+//! What can be attached at a path of the merged tree, as plain data, and the grammars it is written in: Docker's
+//! `-v`, `--mount` and `--tmpfs`, and the volumes of a compose file. Values in, values out: nothing here opens a source.
+//!
+//! A [`Spec`] says what was asked for; `volume` finds the directory of a volume; `overlay::graft` attaches.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::IdMaps;
+
+/// One graft: a source attached at a path of the merged tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Where: absolute, without `.`, `..`, empty or trailing components, never `/`.
+    pub target: PathBuf,
+    /// What.
+    pub source: Source,
+    /// No change is taken.
+    pub read_only: bool,
+    /// Changes go to a layer of their own; the source stays as it is.
+    pub cow: Option<Cow>,
+    /// How long the kernel may believe what it was told.
+    pub cache: Cache,
+    /// What becomes of the names that the target already has.
+    pub shadow: Shadow,
+    /// Which file a single-file graft shows when the source's name is given to another.
+    pub pin: Pin,
+    /// Between ids in the source and ids that callers see.
+    pub ids: IdMaps,
+    /// Mounts inside the source are part of it.
+    pub recursive: bool,
+    /// As it was written, for messages and listings.
+    pub text: String,
+}
+
+/// What is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory or file of the host.
+    Bind {
+        /// Absolute.
+        path: PathBuf,
+        /// A missing source is made, as this. Nothing: it is an error.
+        create: Option<Create>,
+    },
+    /// A volume of the store.
+    Volume(Volume),
+    /// A filesystem in memory, empty at each mount.
+    Tmpfs {
+        /// Bytes; nothing: the kernel's default, half of the memory.
+        size: Option<u64>,
+        /// Permission bits of its root; nothing: 1777.
+        mode: Option<u32>,
+    },
+}
+
+/// A volume, and how it is made if it does not exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name; nothing: an anonymous one, new for this mount.
+    pub name: Option<String>,
+    /// It must exist already.
+    pub external: bool,
+    /// Who makes it; nothing: `local`.
+    pub driver: Option<String>,
+    /// The driver's options: type, device, o.
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// An empty volume is not filled from the layers.
+    pub nocopy: bool,
+    /// The directory or file in it that is attached, relative, without `..`.
+    pub subpath: Option<PathBuf>,
+}
+
+/// What a missing bind source is made as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    /// A directory, mode 0755.
+    Dir,
+    /// An empty file, mode 0644.
+    File,
+}
+
+/// Where the changes of a copy-on-write graft go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cow {
+    /// Nowhere that lasts: they are gone with the mount.
+    ThrowAway,
+    /// Into an upper layer of its own.
+    Kept {
+        /// The upper layer.
+        upper: PathBuf,
+        /// Its workdir.
+        work: PathBuf,
+    },
+}
+
+/// How long the kernel may believe what it was told about a source that others change too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cache {
+    /// Until the next system call.
+    #[default]
+    Coherent,
+    /// So long.
+    Ttl(Duration),
+    /// For ever: nobody else changes the source.
+    Always,
+}
+
+/// What becomes of the names that the target already has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shadow {
+    /// They are hidden.
+    #[default]
+    Replace,
+    /// They show where the source has no such name.
+    Under,
+    /// They hide the source's.
+    Over,
+}
+
+/// Which file a single-file graft shows when the source's name is given to another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pin {
+    /// The one that has the name.
+    #[default]
+    Name,
+    /// The one that was there at mount.
+    Inode,
+}
