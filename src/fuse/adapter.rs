@@ -30,10 +30,10 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer!("lookup", parent.0, reply, self.overlay.lookup(Ino(parent.0), name), found => match found {
+        answer!("lookup", parent.0, reply, self.overlay.lookup(Ino(parent.0), name), (found, lifetime) => match found {
             Some(entry) => self.entry(reply, entry),
             // Only an entry with the number 0 is remembered; an error is not.
-            None => reply.entry(&self.wishes.timeout, &absent(), GENERATION),
+            None => reply.entry(&self.lifetime(lifetime), &absent(), GENERATION),
         })
     }
 
@@ -239,7 +239,10 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        let keep = match self.overlay.listing_holds(Ino(ino.0)) {
+            true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+            false => FopenFlags::empty(),
+        };
         answer!("opendir", ino.0, reply, self.overlay.opendir(Ino(ino.0)), fh => reply.opened(FileHandle(fh.0), keep))
     }
 

@@ -114,6 +114,7 @@ impl Served {
     pub fn lifetime(&self, lifetime: Lifetime) -> Duration {
         match lifetime {
             Lifetime::Forever => self.wishes.timeout,
+            Lifetime::For(time) => time.min(self.wishes.timeout),
             Lifetime::None => Duration::ZERO,
         }
     }
@@ -121,10 +122,11 @@ impl Served {
     /// Gives a looked-up name to the kernel, which keeps the lookup until it forgets.
     pub fn entry(&self, reply: ReplyEntry, entry: Entry<'_>) {
         let attr = entry.attr;
+        let name_lifetime = self.lifetime(entry.lifetime);
         drop(entry.inode.leak());
         reply.entry_with_ttls(
             &self.entry_attr_lifetime(&attr),
-            &self.wishes.timeout,
+            &name_lifetime,
             &entry_attributes(&attr),
             GENERATION,
         );
@@ -156,6 +158,9 @@ pub fn flags(bits: i32) -> OFlag {
     OFlag::from_bits_retain(bits)
 }
 
+/// Each read and write comes to the daemon; a map is made of fresh pages.
+const UNCACHED: FopenFlags = FopenFlags::FOPEN_NOFLUSH.union(FopenFlags::FOPEN_DIRECT_IO);
+
 /// What no open ever needs: a flush at close. Writes reach the upper file at once.
 pub fn cached_flags(pages_hold: bool) -> FopenFlags {
     let keep = if pages_hold { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
@@ -176,6 +181,7 @@ impl Served {
             InitFlags::FUSE_HAS_IOCTL_DIR,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         if self.wishes.acl && self.wishes.xattr {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
@@ -199,17 +205,19 @@ impl Served {
     /// Gives a new open file to the kernel, with its name.
     pub fn created(&self, reply: ReplyCreate, entry: Entry<'_>, opened: Opened) {
         let attr = entry.attr;
+        let name_lifetime = self.lifetime(entry.lifetime);
         let ino = entry.inode.leak().ino;
         let fh = FileHandle(opened.fh.0);
         // One answer with one lifetime for the name and the attributes. A write that the kernel passes on makes it forget
         // size and times by itself; a store to a shared mapping does not, and the name has to be asked for again with them.
         let forgets = attr.ino.0 == attr.stat.ino && !opened.may_be_mapped;
-        let ttl = if forgets { self.wishes.timeout } else { Duration::ZERO };
+        let ttl = if forgets { name_lifetime } else { Duration::ZERO };
         let attributes = entry_attributes(&attr);
         let (fd, keeps_set_id) = match opened.mode {
             IoMode::Cached(pages_hold) => {
                 return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));
             }
+            IoMode::Uncached => return reply.created(&ttl, &attributes, GENERATION, fh, UNCACHED),
             IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
         };
         match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
@@ -231,6 +239,7 @@ impl Served {
             let fh = FileHandle(opened.fh.0);
             let (fd, keeps_set_id) = match opened.mode {
                 IoMode::Cached(pages_hold) => return reply.opened(fh, cached_flags(pages_hold)),
+                IoMode::Uncached => return reply.opened(fh, UNCACHED),
                 IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
             };
             match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
