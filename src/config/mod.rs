@@ -12,6 +12,8 @@ pub mod split;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::graft::Spec;
 
 /// Everything needed to make one mount.
@@ -124,7 +126,7 @@ pub enum XattrPermissions {
 }
 
 /// One run of ids: `size` ids from `inside` in the mount are those from `outside` on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
     /// First id as callers see it.
     pub inside: u32,
@@ -135,7 +137,7 @@ pub struct IdRange {
 }
 
 /// Between the ids on disk and the ids callers see.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// User ids; empty means unchanged.
     pub uids: Vec<IdRange>,
