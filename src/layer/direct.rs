@@ -26,8 +26,6 @@ use crate::sys::{At, open};
 pub(super) struct Direct {
     /// No change is taken.
     pub read_only: bool,
-    /// Its filesystem may not answer.
-    pub may_hang: bool,
 }
 
 impl Stack {
@@ -45,14 +43,22 @@ impl Stack {
         let part = shared.numbers.take();
         let root = RealDir::root(LayerId::UPPER, root, shared.pool.clone());
         root.note(Fact::NoWhiteoutFiles, true);
-        let layer =
-            Layer { root, device: facts.dev, uuid: [0; 16], fenced: read_only, path: path.to_owned() };
+        let layer = Layer {
+            root,
+            device: facts.dev,
+            uuid: [0; 16],
+            fenced: read_only,
+            may_hang,
+            path: path.to_owned(),
+        };
         Ok(Stack {
             upper_layer: Some(layer),
             lowers: Vec::new(),
             data_only: Vec::new(),
             upper: None,
-            direct: Some(Direct { read_only, may_hang }),
+            direct: Some(Direct { read_only }),
+            may_hang,
+            keep: None,
             // Nobody asks: there are no marks.
             namespace: Namespace::User,
             policy: Policy { redirect: false, metacopy: false, data_only: false },
@@ -63,11 +69,6 @@ impl Stack {
             devices: HashMap::from([(facts.dev, Device { part, readable })]),
             rename_gate: LevelRwLock::new(()),
         })
-    }
-
-    /// Whether a request may wait for a filesystem that does not answer.
-    pub fn may_hang(&self) -> bool {
-        self.direct.is_some_and(|direct| direct.may_hang)
     }
 }
 

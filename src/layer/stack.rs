@@ -1,5 +1,6 @@
 //! A stack: an optional upper layer over ordered lower ones. The mount's root is the first; a graft is another.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,6 +37,8 @@ pub struct Layer {
     pub(super) uuid: [u8; 16],
     /// It is reached through a read-only mount of its own.
     pub(super) fenced: bool,
+    /// Its filesystem may not answer.
+    pub(super) may_hang: bool,
     /// The path it was opened at, for messages.
     pub path: std::path::PathBuf,
 }
@@ -90,6 +93,10 @@ pub struct Stack {
     pub upper: Option<Upper>,
     /// A tree without marks, whose only layer has the upper's place.
     pub(super) direct: Option<Direct>,
+    /// Some layer is on a filesystem that may not answer.
+    pub may_hang: bool,
+    /// What must stay as long as the stack is in use: a directory made for it, a volume.
+    pub keep: Option<Box<dyn Any + Send + Sync>>,
     /// Where marks are read.
     pub namespace: Namespace,
     pub(super) policy: Policy,
@@ -140,6 +147,8 @@ impl Stack {
             data_only,
             upper,
             direct: None,
+            may_hang: false,
+            keep: None,
             namespace,
             policy: Policy {
                 redirect: config.marks.redirect_dir != RedirectDir::NoFollow,
@@ -157,6 +166,8 @@ impl Stack {
             devices,
             rename_gate: LevelRwLock::new(()),
         };
+        let may_hang = stack.layers().any(|layer| layer.may_hang);
+        stack.may_hang = may_hang;
         stack.open_index(config)?;
         Ok(stack)
     }
@@ -234,6 +245,10 @@ impl Stack {
     /// The root directories, topmost first.
     pub fn roots(&self) -> impl Iterator<Item = &Arc<RealDir>> {
         self.upper_layer.iter().chain(&self.lowers).map(|layer| &layer.root)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.upper_layer.iter().chain(&self.lowers).chain(&self.data_only)
     }
 
     /// The layer with this place.
@@ -440,12 +455,14 @@ fn open_layer(
     }
     let readable = upper::readable(fd.as_fd()).map_err(|e| refused("cannot be read", e))?;
     let uuid = handle::filesystem_uuid(readable.as_fd());
+    let may_hang = stat::may_hang(readable.as_fd()).map_err(|e| refused("cannot be read", e))?;
     devices.entry(stat.dev).or_insert_with(|| Device { part: shared.numbers.take(), readable });
     Ok(Layer {
         root: RealDir::root(id, fd, shared.pool.clone()),
         device: stat.dev,
         uuid,
         fenced,
+        may_hang,
         path: path.to_owned(),
     })
 }

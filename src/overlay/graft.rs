@@ -4,9 +4,9 @@
 //! A name that leads to a graft is a *point* of its directory (`inode::points`): lookup and listing ask there first,
 //! removal and renaming refuse there. The directories above a graft are held, so that they stay the same inodes.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
-use std::path::{Component, Path};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,19 +14,17 @@ use parking_lot::Mutex;
 use super::Overlay;
 use super::attr::{Attr, Lifetime};
 use super::lookup::Entry;
+use super::way::{Place, refused};
 use crate::config::Config;
 use crate::copy_up::synthetic;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::graft::Spec;
 use crate::inode::node::State;
-use crate::inode::{Inode, InodeRef, Node, Point, Points, Root};
-use crate::layer::Shared;
+use crate::inode::{Ino, Inode, Node, Point, Points, Root};
+use crate::layer::{Shared, Stack};
 use crate::merge::listing::FileKind;
-use crate::sys::name;
+use crate::sys::process;
 use crate::sys::stat::{Stat, Timestamp};
-
-/// So many symlinks on the way to a target are too many. Source: path_resolution(7).
-const MAX_LINKS: usize = 40;
 
 /// What is attached in a mount.
 #[derive(Debug)]
@@ -48,23 +46,7 @@ struct Attached {
     /// The directory it is attached in, and the name there.
     parent: Arc<Inode>,
     name: Box<OsStr>,
-    source: Source,
-}
-
-/// An opened source, and what must be kept as long as it is attached.
-#[derive(Debug)]
-pub(super) struct Source {
-    pub root: Root,
-    /// A directory made for this graft, a volume in use.
-    pub _keep: Option<Box<dyn std::any::Any + Send + Sync>>,
-}
-
-/// Where a target is.
-struct Way<'a> {
-    /// The directories from the root to the last that is there, without the root; the target itself if it is there.
-    there: Vec<(Box<OsStr>, InodeRef<'a>)>,
-    /// What is not there.
-    missing: Vec<Box<OsStr>>,
+    root: Root,
 }
 
 impl Grafts {
@@ -81,11 +63,69 @@ impl Overlay {
     /// Attaches what `spec` says. Errors: `Setup` naming the target or the source and the remedy; nothing has changed then.
     pub fn attach(&self, spec: &Spec) -> Result<()> {
         let mut table = self.grafts.table.lock();
-        let way = self.way_to(&spec.target)?;
-        let there = way.missing.is_empty().then(|| way.there.last().map(|(_, inode)| &**inode)).flatten();
-        let source = self.open_source(spec, there)?;
-        let attached = self.fit(spec, way, source)?;
-        table.push(attached);
+        let place = self.place_for(&spec.target)?;
+        if matches!(place.shows(), Some(Point::Graft(_))) {
+            return Err(refused(
+                &spec.target,
+                "Duplicate mount point: something is attached there already; remove or replace it",
+            ));
+        }
+        let root = self.open_source(spec, Some(&place))?;
+        if let Err(error) = fits(spec, &place, &root) {
+            self.forget(root.inode().ino, 1);
+            return Err(error);
+        }
+        table.push(self.put(spec, place, root)?);
+        Ok(())
+    }
+
+    /// Takes away what is attached at `target`. What is open stays usable; without `lazy` nothing may be.
+    /// Errors: `Setup` for nothing attached there, something inside it, or something in use.
+    pub fn detach(&self, target: &Path, lazy: bool) -> Result<()> {
+        let mut table = self.grafts.table.lock();
+        let at = position(&table, target)?;
+        let stack = table[at].root.inode().stack.clone();
+        if !lazy {
+            let inside = |attached: &&Attached| Arc::ptr_eq(&attached.parent.stack, &stack);
+            if let Some(inner) = table.iter().find(inside) {
+                let inner = &inner.spec.target;
+                let why =
+                    format!("it is busy: {inner:?} is attached inside; remove that first, or use --lazy");
+                return Err(refused(target, &why));
+            }
+            self.check_unused(target, &stack)?;
+        }
+        let mut going = vec![table.remove(at)];
+        // With a tree goes what is attached in it, and in that.
+        while let Some(gone) = going.pop() {
+            let stack = gone.root.inode().stack.clone();
+            self.take_away(gone);
+            going.extend(table.extract_if(.., |attached| Arc::ptr_eq(&attached.parent.stack, &stack)));
+        }
+        Ok(())
+    }
+
+    /// Puts what `spec` says in the place of what is attached at its target, in one step: whoever looks sees the one or
+    /// the other. Errors: as `attach` and `detach`; then the old one is still there.
+    pub fn replace(&self, spec: &Spec, lazy: bool) -> Result<()> {
+        let mut table = self.grafts.table.lock();
+        let at = position(&table, &spec.target)?;
+        let old = &mut table[at];
+        if !lazy {
+            self.check_unused(&spec.target, &old.root.inode().stack)?;
+        }
+        let root = self.open_source(spec, None)?;
+        if (root.kind() == FileKind::Dir) != (old.root.kind() == FileKind::Dir) {
+            self.forget(root.inode().ino, 1);
+            let why = "a file and a directory cannot take each other's place: remove the old one first";
+            return Err(refused(&spec.target, why));
+        }
+        root.inode().state.write().above = Some(old.parent.clone());
+        set_point(&old.parent, &old.name, Some(Point::Graft(root.clone())));
+        self.names_changed(&old.parent, &old.name);
+        let gone = std::mem::replace(&mut old.root, root);
+        old.spec = spec.clone();
+        self.let_go(&gone);
         Ok(())
     }
 
@@ -94,52 +134,82 @@ impl Overlay {
         self.grafts.table.lock().iter().map(|attached| attached.spec.clone()).collect()
     }
 
-    /// Puts an opened source under its name.
-    fn fit(&self, spec: &Spec, mut way: Way<'_>, source: Source) -> Result<Attached> {
-        let target = &spec.target;
-        let refused = |what: String| Err(Error::Setup(format!("graft at {target:?}: {what}")));
-        let covered = if way.missing.is_empty() { way.there.pop() } else { None };
-        let name = match (&covered, way.missing.pop()) {
-            (Some((name, _)), None) => name.clone(),
-            (None, Some(name)) => name,
-            _ => return refused("it leads to the root of the mount: name a path inside".to_owned()),
-        };
-        let is_dir = source.root.kind() == FileKind::Dir;
-        if let Some((_, inode)) = &covered {
-            match (is_dir, inode.is_dir()) {
-                (true, false) => {
-                    return refused(
-                        "the source is a directory and the target is not: name another target".to_owned(),
-                    );
-                }
-                (false, true) => {
-                    return refused(
-                        "the target is a directory and the source is not: name a file in it".to_owned(),
-                    );
-                }
-                _ => {}
+    /// Errors: `Setup` if a file or directory of `stack` is open, or a process stands in it.
+    fn check_unused(&self, target: &Path, stack: &Arc<Stack>) -> Result<()> {
+        let mut numbers = HashSet::new();
+        let mut open = false;
+        self.store.each(|inode| {
+            if Arc::ptr_eq(&inode.stack, stack) {
+                let state = inode.state.read();
+                open |= state.opens.cached + state.opens.passthrough + state.open_dirs > 0;
+                numbers.insert(inode.st_ino);
             }
+        });
+        if open {
+            return Err(refused(target, "it is busy: something in it is open; close it, or use --lazy"));
         }
-        let mut parent = self.inode(crate::inode::Ino::ROOT)?;
+        match process::standing_in(&self.grafts.config.mountpoint, |ino| numbers.contains(&ino)) {
+            Some(pid) => Err(refused(
+                target,
+                &format!("it is busy: process {pid} stands in it; end it, or use --lazy"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts an opened source into its place, from below: what is on the way shows last, and all at once.
+    fn put(&self, spec: &Spec, place: Place<'_>, root: Root) -> Result<Attached> {
+        let Place { way, parent: top, name, .. } = place;
+        let mut parent = top.clone();
+        let mut made = Vec::new();
+        for name in way.missing {
+            let dir = self.synthetic(&parent, &name)?;
+            made.push((std::mem::replace(&mut parent, dir.clone()), name, dir));
+        }
+        let mut above = self.inode(Ino::ROOT)?;
         for (name, inode) in &way.there {
-            if parent.point(name).is_none() {
+            if above.point(name).is_none() {
                 self.store.hold(inode);
-                set_point(&parent, name, Some(Point::Way((**inode).clone())));
+                set_point(&above, name, Some(Point::Way((**inode).clone())));
             }
-            parent = (**inode).clone();
+            above = (**inode).clone();
         }
-        if matches!(parent.point(&name), Some(Point::Graft(_))) {
-            return refused("Duplicate mount point: something is attached there already".to_owned());
+        root.inode().state.write().above = Some(parent.clone());
+        set_point(&parent, &name, Some(Point::Graft(root.clone())));
+        let topmost = made.first().map_or_else(|| name.clone(), |(_, name, _)| name.clone());
+        for (above, name, dir) in made.into_iter().rev() {
+            set_point(&above, &name, Some(Point::Synthetic(dir)));
         }
-        for name in &way.missing {
-            let made = self.synthetic(&parent, name)?;
-            set_point(&parent, name, Some(Point::Synthetic(made.clone())));
-            parent = made;
+        self.names_changed(&top, &topmost);
+        Ok(Attached { spec: spec.clone(), parent, name, root })
+    }
+
+    /// Removes an attached tree and what led to it alone.
+    fn take_away(&self, gone: Attached) {
+        set_point(&gone.parent, &gone.name, None);
+        self.names_changed(&gone.parent, &gone.name);
+        self.let_go(&gone.root);
+        let mut dir = gone.parent;
+        loop {
+            if dir.state.read().points.is_some() {
+                break;
+            }
+            let Some(place) = dir.dir_name() else { break };
+            let Some(Point::Way(held) | Point::Synthetic(held)) = place.parent.point(&place.name) else {
+                break;
+            };
+            set_point(&place.parent, &place.name, None);
+            if matches!(&held.node, Node::Dir { lowers, .. } if lowers.is_empty()) {
+                self.names_changed(&place.parent, &place.name);
+            }
+            self.forget(held.ino, 1);
+            dir = place.parent;
         }
-        source.root.inode().state.write().above = Some(parent.clone());
-        set_point(&parent, &name, Some(Point::Graft(source.root.clone())));
-        self.names_changed(&parent, &name);
-        Ok(Attached { spec: spec.clone(), parent, name, source })
+    }
+
+    fn let_go(&self, root: &Root) {
+        root.inode().state.write().above = None;
+        self.forget(root.inode().ino, 1);
     }
 
     /// A directory that no layer has, held.
@@ -158,59 +228,6 @@ impl Overlay {
             Ok(inode) => Ok(inode.leak()),
             Err(_) => Err(Error::Bug("the number of a graft's root is taken")),
         }
-    }
-
-    /// Where `target` is in the merged tree; symlinks on the way are followed inside it.
-    fn way_to(&self, target: &Path) -> Result<Way<'_>> {
-        let mut there: Vec<(Box<OsStr>, InodeRef<'_>)> = Vec::new();
-        let mut todo: VecDeque<OsString> = components(target);
-        let mut links = 0;
-        let refused = |what: &str| Error::Setup(format!("graft at {target:?}: {what}"));
-        while let Some(name) = todo.pop_front() {
-            if name == ".." {
-                there.pop();
-                continue;
-            }
-            let dir = match there.last() {
-                Some((_, inode)) => (**inode).clone(),
-                None => self.inode(crate::inode::Ino::ROOT)?,
-            };
-            if !dir.is_dir() {
-                return Err(refused("a component of the path is no directory: name another target"));
-            }
-            let found = {
-                let _names = dir.names.read();
-                self.lookup_locked(&dir, &name)
-            };
-            let found = found.map_err(|error| refused(&format!("{error}: name another target")))?;
-            let Some(Entry { inode, .. }) = found else {
-                let mut missing: Vec<Box<OsStr>> = vec![name.into()];
-                for name in todo {
-                    if name == ".." {
-                        missing.pop();
-                    } else {
-                        missing.push(name.into());
-                    }
-                }
-                return Ok(Way { there, missing });
-            };
-            if inode.kind != FileKind::Symlink {
-                there.push((name.into(), inode));
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(refused("too many symlinks on the way: name the path without them"));
-            }
-            let link = inode.with(|at| name::readlink(at).call("readlinkat"))?;
-            if Path::new(&link).is_absolute() {
-                there.clear();
-            }
-            for component in components(Path::new(&link)).into_iter().rev() {
-                todo.push_front(component);
-            }
-        }
-        Ok(Way { there, missing: Vec::new() })
     }
 
     /// What a graft shows at its path.
@@ -277,6 +294,37 @@ impl Overlay {
     }
 }
 
+impl Drop for Overlay {
+    /// Attached trees and the directories they are attached in know each other; what they keep goes only when they do not.
+    fn drop(&mut self) {
+        for attached in self.grafts.table.get_mut().drain(..) {
+            attached.root.inode().state.write().above = None;
+            attached.parent.state.write().points = None;
+        }
+    }
+}
+
+/// Errors: `Setup` for a file on a directory or a directory on a file.
+fn fits(spec: &Spec, place: &Place<'_>, root: &Root) -> Result<()> {
+    let Some(covered) = &place.covered else { return Ok(()) };
+    match (root.kind() == FileKind::Dir, covered.is_dir()) {
+        (true, false) => Err(refused(
+            &spec.target,
+            "not a directory: the source is a directory and the target is a file; name another target",
+        )),
+        (false, true) => Err(refused(
+            &spec.target,
+            "is a directory: the target is a directory and the source is a file; name a file in it",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn position(table: &[Attached], target: &Path) -> Result<usize> {
+    let found = table.iter().position(|attached| attached.spec.target == target);
+    found.ok_or_else(|| refused(target, "nothing is attached there: `stratafs graft ls` lists what is"))
+}
+
 /// Says what `name` in `dir` has to do with grafts.
 fn set_point(dir: &Inode, name: &OsStr, point: Option<Point>) {
     let mut state = dir.state.write();
@@ -286,14 +334,4 @@ fn set_point(dir: &Inode, name: &OsStr, point: Option<Point>) {
         None => points.without(name),
     };
     state.points = (!points.is_empty()).then(|| Arc::new(points));
-}
-
-fn components(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-        })
-        .collect()
 }

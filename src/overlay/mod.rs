@@ -20,6 +20,7 @@ mod remove;
 mod rename;
 mod source;
 mod statfs;
+mod way;
 mod xattr;
 
 use std::collections::HashMap;
@@ -97,6 +98,8 @@ pub struct Overlay {
     lost: AtomicBool,
     /// What is attached in the tree.
     grafts: Grafts,
+    /// Some source is on a filesystem that may not answer.
+    may_hang: AtomicBool,
     name_changed: OnceLock<NameChanged>,
 }
 
@@ -120,6 +123,7 @@ impl Overlay {
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            may_hang: AtomicBool::new(stack.may_hang),
             name_changed: OnceLock::new(),
             stack,
         };
@@ -184,11 +188,17 @@ impl Overlay {
         self.passthrough.load(Ordering::Relaxed)
     }
 
+    /// Whether a request on `ino` may wait for a filesystem that does not answer.
+    pub fn may_wait(&self, ino: Ino) -> bool {
+        self.may_hang.load(Ordering::Relaxed) && self.store.get(ino).is_some_and(|inode| inode.stack.may_hang)
+    }
+
     /// How many inodes the kernel knows.
     pub fn known_inodes(&self) -> usize {
         self.store.len()
     }
 
+    /// The inode that the kernel calls `ino`.
     fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
         self.store.get(ino).ok_or(Error::Stale)
     }

@@ -47,8 +47,6 @@ pub struct DirEntryPlus<'a> {
 
 /// The two dot names come before the others.
 const DOTS: u64 = 2;
-/// A listed name that the kernel shall look up by itself.
-const NO_NODE: Ino = Ino(0);
 /// How many names are looked at between two looks at the listing.
 const BATCH: usize = 128;
 
@@ -113,9 +111,11 @@ impl Overlay {
                 let node = Ino(entry.st_ino);
                 return Ok(each(DirEntryPlus { entry, attr: None, node }));
             }
-            if matches!(dir.inode.point(entry.name), Some(Point::Graft(_))) {
-                // Whoever lists a directory shall not wait for what is attached in it.
-                return Ok(each(DirEntryPlus { entry, attr: None, node: NO_NODE }));
+            if let Some(Point::Graft(root)) = dir.inode.point(entry.name) {
+                if root.inode().stack.may_hang {
+                    // Whoever lists a directory shall not wait for what is attached in it.
+                    return Ok(each(DirEntryPlus { entry, attr: None, node: self.store.count() }));
+                }
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {

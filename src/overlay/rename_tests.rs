@@ -26,7 +26,8 @@ fn named<T>(overlay: &Overlay, name: &str, see: impl FnOnce(Ino) -> T) -> Option
 }
 
 fn holds(overlay: &Overlay, dir: &str, name: &str) -> bool {
-    named(overlay, dir, |ino| overlay.lookup(ino, OsStr::new(name)).expect("lookup").0.is_some()) == Some(true)
+    named(overlay, dir, |ino| overlay.lookup(ino, OsStr::new(name)).expect("lookup").0.is_some())
+        == Some(true)
 }
 
 /// `new/n` is renamed over `d`, which is as `prepare` leaves it; change number `passes` fails.

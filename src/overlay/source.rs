@@ -1,124 +1,110 @@
 //! Opening what a graft shows: a directory or file of the host, a copy-on-write view of one, a filesystem in memory.
 
+use std::any::Any;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Overlay;
-use super::graft;
+use super::way::Place;
 use crate::config::{Config, FsyncMode, Upper, XattrPermissions};
 use crate::error::{Context, Error, Result};
 use crate::graft::{Cache, Cow, Create, Pin, Source, Spec};
 use crate::inode::node::State;
-use crate::inode::{Inode, Node, Root};
+use crate::inode::{Ino, Inode, Node, Root};
+use crate::layer::ephemeral::Ephemeral;
 use crate::layer::{Stack, Terms};
 use crate::sys::stat::stat;
 use crate::sys::{At, mount, open};
 
 impl Overlay {
     /// Opens the source of `spec`. Errors: `Setup` naming the source and the remedy.
-    pub(super) fn open_source(&self, spec: &Spec, _target: Option<&Arc<Inode>>) -> Result<graft::Source> {
+    pub(super) fn open_source(&self, spec: &Spec, _place: Option<&Place<'_>>) -> Result<Root> {
         match &spec.source {
             Source::Bind { path, create } => {
                 self.outside(path)?;
-                let path = existing(path, *create)?;
-                if path.is_dir() { self.open_dir(spec, &path, None) } else { self.open_file(spec, &path) }
+                self.open_path(spec, &existing(path, *create)?, None)
             }
             Source::Tmpfs { size, mode } => {
-                let root = tmpfs(*size, *mode)?;
-                let path = PathBuf::from("tmpfs");
                 let terms = Terms { cache: Cache::Always, ..terms(spec) };
-                let stack = Stack::direct(root, &path, spec.read_only, terms, &self.grafts.shared)?;
-                self.rooted(Arc::new(stack), None)
+                let root = tmpfs(*size, *mode)?;
+                let stack =
+                    Stack::direct(root, Path::new("tmpfs"), spec.read_only, terms, &self.grafts.shared)?;
+                self.show_root(stack)
             }
             Source::Volume(_) => Err(Error::Unsupported),
         }
     }
 
-    fn open_dir(
-        &self,
-        spec: &Spec,
-        path: &Path,
-        keep: Option<Box<dyn std::any::Any + Send + Sync>>,
-    ) -> Result<graft::Source> {
-        if let Some(cow) = &spec.cow {
-            return self.open_cow(spec, path, cow, |overlay, stack, made| overlay.rooted(stack, made));
+    /// Opens what is at `path`, which has no symlinks. `keep` stays as long as it is in use.
+    fn open_path(&self, spec: &Spec, path: &Path, keep: Option<Box<dyn Any + Send + Sync>>) -> Result<Root> {
+        let is_dir = path.is_dir();
+        let dir =
+            if is_dir { path } else { path.parent().ok_or(Error::Bug("a file without a directory"))? };
+        let mut stack = match &spec.cow {
+            Some(cow) => self.cow(spec, dir, cow)?,
+            None => {
+                // Of a file's directory nothing else is shown, so what is mounted there does not matter.
+                let root = if is_dir {
+                    self.tree(path, spec.recursive, spec.read_only)?
+                } else {
+                    open::root(dir).map_err(|errno| refused(path, errno.desc()))?
+                };
+                Stack::direct(root, path, spec.read_only, terms(spec), &self.grafts.shared)
+                    .map_err(|error| refused(path, &format!("{error}: change its permissions")))?
+            }
+        };
+        stack.keep = keep.or(stack.keep);
+        match (is_dir, spec.pin) {
+            (true, _) => self.show_root(stack),
+            (false, Pin::Name) => self.show_name(stack, path),
+            (false, Pin::Inode) => self.show_inode(stack, path),
         }
-        let root = self.tree(path, spec.recursive, spec.read_only)?;
-        let stack = Stack::direct(root, path, spec.read_only, terms(spec), &self.grafts.shared)
-            .map_err(|error| unreadable(path, &error))?;
-        self.rooted(Arc::new(stack), keep)
     }
 
-    /// A source in which the root directory shows.
-    fn rooted(
-        &self,
-        stack: Arc<Stack>,
-        keep: Option<Box<dyn std::any::Any + Send + Sync>>,
-    ) -> Result<graft::Source> {
-        let root = self.hold_new(self.root_of(&stack, None)?)?;
-        Ok(graft::Source { root: Root::Inode(root), _keep: keep })
+    /// The root directory of the stack shows.
+    fn show_root(&self, stack: Stack) -> Result<Root> {
+        Ok(Root::Inode(self.known_root(stack)?))
     }
 
-    /// A source in which one name of the root directory shows.
-    fn named(
-        &self,
-        stack: Arc<Stack>,
-        path: &Path,
-        keep: Option<Box<dyn std::any::Any + Send + Sync>>,
-    ) -> Result<graft::Source> {
+    fn known_root(&self, stack: Stack) -> Result<Arc<Inode>> {
+        if stack.may_hang {
+            self.may_hang.store(true, Ordering::Relaxed);
+        }
+        self.hold_new(self.root_of(&Arc::new(stack), None)?)
+    }
+
+    /// What has the name of `path` in the root directory of the stack shows, so that another file that gets the name is
+    /// seen.
+    fn show_name(&self, stack: Stack, path: &Path) -> Result<Root> {
         let name = path.file_name().ok_or(Error::Bug("a file without a name"))?;
-        let dir = self.hold_new(self.root_of(&stack, None)?)?;
+        let dir = self.known_root(stack)?;
         let found = self.found_locked(&dir, name)?.ok_or(Error::NotFound)?;
         let (kind, st_ino) = (found.inode.kind, found.inode.st_ino);
-        Ok(graft::Source { root: Root::Named { dir, name: name.into(), kind, st_ino }, _keep: keep })
+        Ok(Root::Named { dir, name: name.into(), kind, st_ino })
     }
 
-    /// A file shows by its name in its directory, so that another file that gets the name is seen.
-    fn open_file(&self, spec: &Spec, path: &Path) -> Result<graft::Source> {
-        let above = path.parent().ok_or(Error::Bug("a file without a directory"))?;
-        if let Some(cow) = &spec.cow {
-            return self.open_cow(spec, above, cow, |overlay, stack, made| overlay.named(stack, path, made));
-        }
-        let root = open::root(above).map_err(|errno| refused(above, errno.desc()))?;
-        let stack = Stack::direct(root, above, spec.read_only, terms(spec), &self.grafts.shared)
-            .map_err(|error| unreadable(above, &error))?;
-        let stack = Arc::new(stack);
-        match spec.pin {
-            Pin::Name => self.named(stack, path, None),
-            Pin::Inode => self.pinned(&stack, path),
-        }
-    }
-
-    fn pinned(&self, stack: &Arc<Stack>, path: &Path) -> Result<graft::Source> {
-        let root = open::root(path.parent().unwrap_or(path)).map_err(|errno| refused(path, errno.desc()))?;
-        let fd = open::path(At::new(root.as_fd(), path.file_name().unwrap_or_default()))
+    /// The file that is at `path` now shows, whatever becomes of its name.
+    fn show_inode(&self, stack: Stack, path: &Path) -> Result<Root> {
+        let dir = stack.roots().next().ok_or(Error::Bug("a stack without layers"))?.fd().call("open")?;
+        let fd = open::path(At::new(dir.as_fd(), path.file_name().unwrap_or_default()))
             .map_err(|errno| refused(path, errno.desc()))?;
         let real = stat(At::fd(fd.as_fd())).call("statx")?;
-        let ino = stack.pack_ino(real.dev, real.ino).map_or_else(|| self.store.count(), crate::inode::Ino);
+        let ino = stack.pack_ino(real.dev, real.ino).map_or_else(|| self.store.count(), Ino);
         let state = State { upper_ino: real.ino, orphan: Some(Arc::new(fd)), ..State::default() };
-        let inode = Inode::new(ino, ino.0, real.kind, stack.clone(), Node::NonDir, state);
-        Ok(graft::Source { root: Root::Inode(self.hold_new(Arc::new(inode))?), _keep: None })
+        let inode = Inode::new(ino, ino.0, real.kind, Arc::new(stack), Node::NonDir, state);
+        Ok(Root::Inode(self.hold_new(Arc::new(inode))?))
     }
 
-    /// A stack of its own over the source, which stays as it is.
-    fn open_cow(
-        &self,
-        spec: &Spec,
-        lower: &Path,
-        cow: &Cow,
-        show: impl FnOnce(
-            &Overlay,
-            Arc<Stack>,
-            Option<Box<dyn std::any::Any + Send + Sync>>,
-        ) -> Result<graft::Source>,
-    ) -> Result<graft::Source> {
+    /// A stack over the source, which stays as it is.
+    fn cow(&self, spec: &Spec, lower: &Path, cow: &Cow) -> Result<Stack> {
         let (upper, made) = match cow {
             Cow::Kept { upper, work } => (Upper { dir: upper.clone(), work: work.clone() }, None),
             Cow::ThrowAway => {
-                let (made, upper) = throw_away(lower)?;
-                (upper, Some(made))
+                let made = Ephemeral::new(&std::env::temp_dir(), Some(lower))?;
+                (made.upper(), Some(made))
             }
         };
         let own = &self.grafts.config;
@@ -128,8 +114,9 @@ impl Overlay {
         config.ids = spec.ids.clone();
         config.xattr_permissions = own.xattr_permissions;
         config.mount.read_only = spec.read_only;
-        let stack = Stack::open(&config, &self.grafts.shared)?;
-        show(self, Arc::new(stack), made.map(|made| Box::new(made) as Box<dyn std::any::Any + Send + Sync>))
+        let mut stack = Stack::open(&config, &self.grafts.shared)?;
+        stack.keep = made.map(|made| Box::new(made) as Box<dyn Any + Send + Sync>);
+        Ok(stack)
     }
 
     /// The tree at `path`. Where the daemon may, it is a mount of its own, so that what is mounted on the host later, this
@@ -147,17 +134,19 @@ impl Overlay {
 
     /// Errors: `Setup` for what is inside the mount itself.
     fn outside(&self, path: &Path) -> Result<()> {
-        let mountpoint = fs::canonicalize(&self.grafts.config.mountpoint);
-        let mountpoint = mountpoint.as_deref().unwrap_or(&self.grafts.config.mountpoint);
-        // Looked at as text first: asking a mount about itself would wait for this very daemon.
-        if path.starts_with(mountpoint) {
-            return Err(refused(path, "it is inside the mount itself: name a source outside"));
-        }
-        match path.parent().map(fs::canonicalize) {
-            Some(Ok(real)) if real.starts_with(mountpoint) => {
-                Err(refused(path, "it is inside the mount itself: name a source outside"))
-            }
-            _ => Ok(()),
+        let own = &self.grafts.config.mountpoint;
+        let mountpoint = fs::canonicalize(own).unwrap_or_else(|_| own.clone());
+        // As text first: asking a mount about itself would wait for this very daemon.
+        let inside = path.starts_with(own)
+            || path.starts_with(&mountpoint)
+            || path
+                .parent()
+                .map(fs::canonicalize)
+                .is_some_and(|real| real.is_ok_and(|real| real.starts_with(&mountpoint)));
+        if inside {
+            Err(refused(path, "it is inside the mount itself: name a source outside"))
+        } else {
+            Ok(())
         }
     }
 }
@@ -168,10 +157,6 @@ fn terms(spec: &Spec) -> Terms {
 
 fn refused(path: &Path, why: &str) -> Error {
     Error::Setup(format!("bind source {path:?}: {why}"))
-}
-
-fn unreadable(path: &Path, error: &Error) -> Error {
-    refused(path, &format!("{error}: change its permissions or name another"))
 }
 
 /// The path without symlinks; made, if it is missing and that was asked for.
@@ -203,11 +188,4 @@ fn tmpfs(size: Option<u64>, mode: Option<u32>) -> Result<OwnedFd> {
             errno.desc()
         ))
     })
-}
-
-/// Directories for changes that nobody keeps.
-fn throw_away(lower: &Path) -> Result<(crate::layer::ephemeral::Ephemeral, Upper)> {
-    let made = crate::layer::ephemeral::Ephemeral::new(&std::env::temp_dir(), Some(lower))?;
-    let upper = made.upper();
-    Ok((made, upper))
 }
