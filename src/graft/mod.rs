@@ -6,10 +6,17 @@
 //! Specs are sent to daemons and kept in records as JSON. Start reading in `volume_flag`.
 
 mod json;
+mod long;
+mod mount_flag;
 mod name;
+mod record;
+mod set;
 mod shown;
+mod size;
 mod target;
+mod tmpfs_flag;
 mod volume_flag;
+mod volumes_from;
 mod words;
 
 use std::collections::BTreeMap;
@@ -20,7 +27,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::IdMaps;
 
+pub use mount_flag::mount;
+pub use name::is_volume_name;
+pub use set::{check, collect};
+pub use tmpfs_flag::tmpfs;
 pub use volume_flag::volume;
+pub use volumes_from::{VolumesFrom, volumes_from};
 
 /// One graft: a source attached at a path of the merged tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

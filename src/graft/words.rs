@@ -133,6 +133,15 @@ impl Words {
         Ok(words)
     }
 
+    /// Whether nothing may be changed, of a mode that says only that. The reason why not names another word.
+    pub(super) fn access(&self) -> Result<bool, String> {
+        let passes = |class| matches!(class, Class::Access | Class::Label | Class::Consistency);
+        match self.given.iter().find(|(class, _)| !passes(*class)) {
+            Some((_, word)) => Err(format!("the mode of the other mount holds: leave `{word}` out")),
+            None => Ok(self.read_only),
+        }
+    }
+
     fn word(&mut self, word: &[u8]) -> Why {
         let Some(class) = docker(word) else {
             let (key, value) = key_value(word);
