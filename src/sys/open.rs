@@ -78,6 +78,19 @@ pub fn dir(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
     beneath(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())
 }
 
+/// Opens the directory `path` below `dir` as above, but no mount. Errors: EXDEV where something is mounted on the way.
+pub fn dir_of_mount(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
+    let resolve =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    loop {
+        match openat2(dir, path, OpenHow::new().flags(flags).resolve(resolve)) {
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            result => return result,
+        }
+    }
+}
+
 /// Opens whatever is at `at` for use as a place, not for reading.
 pub fn path(at: At<'_>) -> Result<OwnedFd> {
     if at.is_fd() {
