@@ -4,7 +4,7 @@
 //! `data` copies bytes, `meta` everything else, `publish` makes objects and puts them into place. This room knows no
 //! operation: it is told what a caller needs. Source: overlayfs.rst, "Non-directories"; kernel `copy_up.c`.
 
-mod data;
+pub mod data;
 pub mod meta;
 pub mod publish;
 pub mod synthetic;

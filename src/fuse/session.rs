@@ -62,6 +62,7 @@ impl Mount {
                 tracing::debug!("the kernel was not told of {name:?} in {}: {error}", parent.0);
             }
         });
+        overlay.set_up();
         let unmounter = session.unmount_callable();
         Ok(Mount { session, overlay, unmounter: parking_lot::Mutex::new(Some(unmounter)) })
     }

@@ -372,6 +372,17 @@ impl Stack {
         }
     }
 
+    /// What tells the lower layers of this stack from others, topmost first: path, device and inode number of each.
+    pub fn identities(&self) -> Vec<String> {
+        let layers = self.upper_layer.iter().chain(&self.lowers);
+        let identity = |layer: &Layer| {
+            let root = layer.root.fd().and_then(|fd| stat::stat(At::fd(fd.as_fd())));
+            let ino = root.map_or(0, |root| root.ino);
+            format!("{} ({:x}:{ino})", layer.path.display(), layer.device)
+        };
+        layers.map(identity).collect()
+    }
+
     /// Lines about what does not work here, for `stratafs ls -v`.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();

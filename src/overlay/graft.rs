@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -35,6 +36,8 @@ pub struct Grafts {
     pub(super) config: Config,
     /// When the mount was made: what directories that nobody made show as their times.
     born: Timestamp,
+    /// The mount is up: what was made for it stays when it ends.
+    pub(super) up: Arc<AtomicBool>,
     /// In the order in which they were attached. Held across attaching and detaching: one at a time.
     table: Mutex<Vec<Attached>>,
 }
@@ -55,7 +58,7 @@ impl Grafts {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let born =
             Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() };
-        Grafts { shared, config: config.clone(), born, table: Mutex::default() }
+        Grafts { shared, config: config.clone(), born, up: Arc::default(), table: Mutex::default() }
     }
 }
 
@@ -70,8 +73,8 @@ impl Overlay {
                 "Duplicate mount point: something is attached there already; remove or replace it",
             ));
         }
-        let root = self.open_source(spec, Some(&place))?;
-        if let Err(error) = fits(spec, &place, &root) {
+        let (spec, root) = self.open_source(spec, place.covered.as_deref())?;
+        if let Err(error) = fits(&spec, &place, &root) {
             self.forget(root.inode().ino, 1);
             return Err(error);
         }
@@ -114,7 +117,7 @@ impl Overlay {
         if !lazy {
             self.check_unused(&spec.target, &old.root.inode().stack)?;
         }
-        let root = self.open_source(spec, None)?;
+        let (spec, root) = self.open_source(spec, None)?;
         if (root.kind() == FileKind::Dir) != (old.root.kind() == FileKind::Dir) {
             self.forget(root.inode().ino, 1);
             let why = "a file and a directory cannot take each other's place: remove the old one first";
@@ -124,9 +127,14 @@ impl Overlay {
         set_point(&old.parent, &old.name, Some(Point::Graft(root.clone())));
         self.names_changed(&old.parent, &old.name);
         let gone = std::mem::replace(&mut old.root, root);
-        old.spec = spec.clone();
+        old.spec = spec;
         self.let_go(&gone);
         Ok(())
+    }
+
+    /// Says that the mount is up: volumes that were made for it stay from now on, whatever comes.
+    pub fn set_up(&self) {
+        self.grafts.up.store(true, Ordering::Relaxed);
     }
 
     /// What is attached, in the order in which it was.
@@ -158,7 +166,7 @@ impl Overlay {
     }
 
     /// Puts an opened source into its place, from below: what is on the way shows last, and all at once.
-    fn put(&self, spec: &Spec, place: Place<'_>, root: Root) -> Result<Attached> {
+    fn put(&self, spec: Spec, place: Place<'_>, root: Root) -> Result<Attached> {
         let Place { way, parent: top, name, .. } = place;
         let mut parent = top.clone();
         let mut made = Vec::new();
@@ -181,7 +189,7 @@ impl Overlay {
             set_point(&above, &name, Some(Point::Synthetic(dir)));
         }
         self.names_changed(&top, &topmost);
-        Ok(Attached { spec: spec.clone(), parent, name, root })
+        Ok(Attached { spec, parent, name, root })
     }
 
     /// Removes an attached tree and what led to it alone.

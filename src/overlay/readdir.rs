@@ -234,7 +234,8 @@ impl Overlay {
         Ok(listed)
     }
 
-    fn shown_names(&self, inode: &Arc<Inode>) -> Result<Vec<Shown>> {
+    /// The names that the directory's own layers show. Locks: its names, for reading at least.
+    pub(super) fn shown_names(&self, inode: &Arc<Inode>) -> Result<Vec<Shown>> {
         let dirs = inode.real_dirs();
         let mut merger = Merger::default();
         for (i, real) in dirs.iter().enumerate() {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Overlay;
-use super::way::Place;
 use crate::config::{Config, FsyncMode, Upper, XattrPermissions};
 use crate::error::{Context, Error, Result};
-use crate::graft::{Cache, Cow, Create, Pin, Source, Spec};
+use crate::graft::{self, Cache, Cow, Create, Pin, Source, Spec};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Root};
 use crate::layer::ephemeral::Ephemeral;
@@ -20,22 +19,30 @@ use crate::sys::stat::stat;
 use crate::sys::{At, mount, open};
 
 impl Overlay {
-    /// Opens the source of `spec`. Errors: `Setup` naming the source and the remedy.
-    pub(super) fn open_source(&self, spec: &Spec, _place: Option<&Place<'_>>) -> Result<Root> {
-        match &spec.source {
+    /// Opens the source of `spec`, which is to cover what is at its target. Returns the spec as it can be said again: an
+    /// anonymous volume has a name then. Errors: `Setup` naming the source and the remedy.
+    pub(super) fn open_source(&self, spec: &Spec, covered: Option<&Arc<Inode>>) -> Result<(Spec, Root)> {
+        let mut spec = spec.clone();
+        let root = match &spec.source {
             Source::Bind { path, create } => {
                 self.outside(path)?;
-                self.open_path(spec, &existing(path, *create)?, None)
+                self.open_path(&spec, &existing(path, *create)?, None)?
+            }
+            Source::Volume(volume) => {
+                let (name, path, used) = self.open_volume(&spec, volume, covered)?;
+                let root = self.open_path(&spec, &path, Some(Box::new(used)))?;
+                spec.source = Source::Volume(graft::Volume { name: Some(name), ..volume.clone() });
+                root
             }
             Source::Tmpfs { size, mode } => {
-                let terms = Terms { cache: Cache::Always, ..terms(spec) };
+                let terms = Terms { cache: Cache::Always, ..terms(&spec) };
                 let root = tmpfs(*size, *mode)?;
                 let stack =
                     Stack::direct(root, Path::new("tmpfs"), spec.read_only, terms, &self.grafts.shared)?;
-                self.show_root(stack)
+                self.show_root(stack)?
             }
-            Source::Volume(_) => Err(Error::Unsupported),
-        }
+        };
+        Ok((spec, root))
     }
 
     /// Opens what is at `path`, which has no symlinks. `keep` stays as long as it is in use.

@@ -15,6 +15,9 @@ use crate::sys::name;
 /// So many symlinks on the way to a target are too many. Source: path_resolution(7).
 const MAX_LINKS: usize = 40;
 
+/// Who is asked what has a name.
+type Ask<'a> = fn(&'a Overlay, &Arc<Inode>, &OsStr) -> Result<Option<Entry<'a>>>;
+
 /// Where a graft is to be.
 pub(super) struct Place<'a> {
     /// The way to the directory above it.
@@ -45,7 +48,7 @@ impl Place<'_> {
 impl Overlay {
     /// Where `target` is, and what is there. Errors: `Setup` for a path that leads nowhere.
     pub(super) fn place_for(&self, target: &Path) -> Result<Place<'_>> {
-        let mut way = self.way_to(target)?;
+        let mut way = self.way_to(target, Overlay::lookup_locked)?;
         let covered = if way.missing.is_empty() { way.there.pop() } else { None };
         let (name, covered) = match (covered, way.missing.pop()) {
             (Some((name, inode)), None) => (name, Some(inode)),
@@ -62,7 +65,15 @@ impl Overlay {
         Ok(Place { way, parent, name, covered })
     }
 
-    fn way_to(&self, target: &Path) -> Result<Way<'_>> {
+    /// What the layers of the mount itself have at `target`, whatever is attached there or on the way; nothing if they
+    /// have nothing there.
+    pub(super) fn in_layers(&self, target: &Path) -> Result<Option<InodeRef<'_>>> {
+        let mut way = self.way_to(target, Overlay::found_locked)?;
+        let there = way.missing.is_empty();
+        Ok(way.there.pop().filter(|_| there).map(|(_, inode)| inode))
+    }
+
+    fn way_to<'a>(&'a self, target: &Path, ask: Ask<'a>) -> Result<Way<'a>> {
         let mut there: Vec<(Box<OsStr>, InodeRef<'_>)> = Vec::new();
         let mut todo = components(target);
         let mut links = 0;
@@ -80,7 +91,7 @@ impl Overlay {
             }
             let found = {
                 let _names = dir.names.read();
-                self.lookup_locked(&dir, &name)
+                ask(self, &dir, &name)
             };
             let found = found.map_err(|error| refused(target, &format!("{error}: name another target")))?;
             let Some(Entry { inode, .. }) = found else {
