@@ -103,7 +103,10 @@ impl Overlay {
         while let Some(gone) = going.pop() {
             let stack = gone.root.inode().stack.clone();
             self.take_away(gone);
-            going.extend(table.extract_if(.., |attached| Arc::ptr_eq(&attached.parent.stack, &stack)));
+            let inside = |attached: &Attached| Arc::ptr_eq(&attached.parent.stack, &stack);
+            let (inner, others) = std::mem::take(&mut *table).into_iter().partition(inside);
+            *table = others;
+            going.extend::<Vec<Attached>>(inner);
         }
         Ok(())
     }

@@ -76,7 +76,8 @@ pub struct Settings {
 }
 
 /// Called with a directory and a name in it that the kernel may have cached, and that leads elsewhere now.
-struct NameChanged(Box<dyn Fn(Ino, &OsStr) + Send + Sync>);
+struct NameChanged(Hear);
+type Hear = Box<dyn Fn(Ino, &OsStr) + Send + Sync>;
 
 impl std::fmt::Debug for NameChanged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
