@@ -5,6 +5,10 @@
 //! a file; what they share is in `words` (the words of a mode), `long` (the rules of the long form) and `target`.
 //! Specs are sent to daemons and kept in records as JSON. Start reading in `volume_flag`.
 
+pub mod compose;
+mod compose_store;
+mod compose_volume;
+mod interpolate;
 mod json;
 mod long;
 mod mount_flag;
@@ -18,6 +22,7 @@ mod tmpfs_flag;
 mod volume_flag;
 mod volumes_from;
 mod words;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::IdMaps;
 
+pub use compose::compose;
 pub use mount_flag::mount;
 pub use name::is_volume_name;
 pub use set::{check, collect};
