@@ -1,7 +1,7 @@
 //! stratafs: read-only lower layers and one writable upper, merged into one FUSE mount.
 //!
 //! The rooms, from the top down (imports go down, never up; `tests/rooms.rs` watches):
-//! `cli` → `config`, `graft` → `fuse` → `overlay` → `copy_up` → `inode` → `layer` → `sys` → `merge` → `error`, `sync`.
+//! `cli` → `config`, `graft` → `fuse` → `overlay` → `copy_up` → `inode` → `layer` → `volume` → `sys` → `merge` → `error`, `sync`.
 //! Start reading in `merge` for the rules, in `overlay` for the operations.
 
 #![warn(missing_docs)]
@@ -18,3 +18,4 @@ pub mod merge;
 pub mod overlay;
 pub mod sync;
 pub mod sys;
+pub mod volume;

@@ -57,6 +57,10 @@ pub struct Config {
     pub mount: MountFlags,
     /// What is attached inside the merged tree. No two have the same target.
     pub grafts: Vec<Spec>,
+    /// Where volumes are; nothing: the usual place of whoever mounts.
+    pub state: Option<PathBuf>,
+    /// Anonymous volumes go with the mount.
+    pub remove_anonymous: bool,
 }
 
 /// The writable layer and the room beside it in which changes are prepared.
@@ -203,6 +207,8 @@ impl Config {
             nonempty: false,
             mount: MountFlags::default(),
             grafts: Vec::new(),
+            state: None,
+            remove_anonymous: false,
         }
     }
 }

@@ -110,6 +110,12 @@ pub fn sync(file: BorrowedFd<'_>, data_only: bool) -> Result<()> {
     if data_only { nix::unistd::fdatasync(file) } else { nix::unistd::fsync(file) }
 }
 
+/// Writes all of the filesystem that holds the open `file` to the disk.
+pub fn sync_all(file: BorrowedFd<'_>) -> Result<()> {
+    fault::point()?;
+    nix::unistd::syncfs(file)
+}
+
 /// What the kernel could not write back of `file` since it was last asked, as fsync(2) would tell, while nothing is written
 /// now and nobody waits. Errors: EIO, ENOSPC, EDQUOT from the writeback; others where this cannot be asked.
 /// Source: sync_file_range(2); kernel `file_fdatawait_range`.

@@ -16,7 +16,7 @@ pub fn point() -> Result<()> {
 }
 
 #[cfg(any(test, feature = "faults"))]
-pub use armed::{Armed, arm};
+pub use armed::{Armed, arm, crash};
 
 #[cfg(any(test, feature = "faults"))]
 mod armed {
@@ -27,6 +27,8 @@ mod armed {
     thread_local! {
         static LEFT: Cell<Option<(u64, Errno)>> = const { Cell::new(None) };
         static PASSED: Cell<u64> = const { Cell::new(0) };
+        static DOWN: Cell<bool> = const { Cell::new(false) };
+        static CRASHES: Cell<bool> = const { Cell::new(false) };
     }
 
     /// While it lives, one change made by this thread fails.
@@ -40,6 +42,13 @@ mod armed {
         Armed(())
     }
 
+    /// Lets `passes` changes of this thread pass and fails all that come after, those that would clean up included: what
+    /// is then on disk is what a power cut leaves.
+    pub fn crash(passes: u64) -> Armed {
+        CRASHES.set(true);
+        arm(passes, Errno::EIO)
+    }
+
     impl Armed {
         /// Whether the fault has happened.
         pub fn fired(&self) -> bool {
@@ -50,15 +59,19 @@ mod armed {
     impl Drop for Armed {
         fn drop(&mut self) {
             LEFT.set(None);
+            CRASHES.set(false);
+            DOWN.set(false);
         }
     }
 
     pub fn pass() -> nix::Result<()> {
         PASSED.set(PASSED.get() + 1);
         match LEFT.get() {
+            None if DOWN.get() => Err(Errno::EIO),
             None => Ok(()),
             Some((0, errno)) => {
                 LEFT.set(None);
+                DOWN.set(CRASHES.get());
                 Err(errno)
             }
             Some((left, errno)) => {

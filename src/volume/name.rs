@@ -1,0 +1,109 @@
+//! What a volume may be called. Source: moby `volume/names`, `volume/local`.
+
+use std::io::Read;
+
+use crate::error::{Error, Result};
+
+/// The label of a volume that nobody named. Source: moby `volume.AnonymousLabel`.
+pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
+
+/// As long as a name of a file may be.
+const MAX_BYTES: usize = 255;
+
+/// Passes a name in Docker's grammar, `[a-zA-Z0-9][a-zA-Z0-9_.-]+`. Errors: `Setup`.
+pub fn check(name: &str) -> Result<()> {
+    let bytes = name.as_bytes();
+    let refused =
+        |why: &str, remedy: &str| Err(Error::Setup(format!("volume name {name:?}: {why}: {remedy}")));
+    if name.starts_with(['/', '.', '~']) || name.contains('/') {
+        return refused(
+            "it reads as a path",
+            "for a directory of the host write its absolute path, for a volume letters and digits",
+        );
+    }
+    if bytes.len() < 2 {
+        return refused("it is too short", "take at least two letters or digits");
+    }
+    if bytes.len() > MAX_BYTES {
+        return Err(Error::Setup(format!(
+            "volume name {:?}...: it has {} bytes: take at most {MAX_BYTES}",
+            name.chars().take(20).collect::<String>(),
+            bytes.len()
+        )));
+    }
+    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
+    if !bytes[0].is_ascii_alphanumeric() || !bytes.iter().all(inside) {
+        return refused("only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed", "leave the other characters out");
+    }
+    Ok(())
+}
+
+/// 64 hex digits that nothing else has. Errors: `Setup` where /dev/urandom cannot be read.
+pub fn anonymous() -> Result<String> {
+    random(32)
+}
+
+/// Twice as many random hex digits as `bytes`.
+pub(super) fn random(bytes: usize) -> Result<String> {
+    let mut noise = vec![0; bytes];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut noise))
+        .map_err(|error| Error::Setup(format!("/dev/urandom: {error}: make the device")))?;
+    Ok(noise.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dockers() {
+        for good in ["ab", "0-", "a.b_c-D", "v1", &"x".repeat(255), &"f".repeat(64)] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            ".tmp-1",
+            "-a",
+            "_a",
+            "a b",
+            "a/b",
+            "/abs",
+            "../x",
+            "..",
+            "ä1",
+            "a\n",
+            "a:b",
+            "a,b",
+            &"x".repeat(256),
+        ] {
+            let sentence = check(bad).expect_err(bad).to_string();
+            assert!(sentence.contains("volume name") && !sentence.contains('\n'), "{sentence}");
+        }
+    }
+
+    /// Every name of one to three bytes, against the grammar spelled out.
+    #[test]
+    fn short_names_agree_with_the_grammar() {
+        let first = |c: char| c.is_ascii_alphanumeric();
+        let later = |c: char| first(c) || matches!(c, '_' | '.' | '-');
+        let alphabet: Vec<char> = (0u8..=127).map(char::from).collect();
+        for a in &alphabet {
+            assert!(check(&a.to_string()).is_err());
+            for b in &alphabet {
+                for c in [None, Some('z'), Some('/'), Some('\0'), Some('.')] {
+                    let name: String = [Some(*a), Some(*b), c].into_iter().flatten().collect();
+                    let expected = first(*a) && later(*b) && c.is_none_or(later);
+                    assert_eq!(check(&name).is_ok(), expected, "{name:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn anonymous_names_differ_and_are_names() {
+        let (one, two) = (anonymous().expect("one"), anonymous().expect("two"));
+        assert!(one != two && one.len() == 64 && check(&one).is_ok());
+    }
+}
