@@ -25,6 +25,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit "${1:-2}"; }
 
@@ -184,60 +186,12 @@ install_in() {
 
 # -------------------------------------------------------------------- the base
 
-# shellcheck source=/dev/null
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-
-# The first mirror of this machine that has the suite itself, in either format.
-mirror() {
-    local f
-    for f in /etc/apt/sources.list.d/*.sources; do
-        [ -e "$f" ] && awk -v suite="$suite" '
-            /^#/ { next }
-            /^$/ { types = uris = suites = "" }
-            tolower($1) == "types:" { types = $0 }
-            tolower($1) == "uris:" { uris = $2 }
-            tolower($1) == "suites:" { suites = " " $0 " " }
-            types ~ / deb( |$)/ && uris != "" && index(suites, " " suite " ") { print uris; exit }' "$f"
-    done
-    for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
-        [ -e "$f" ] && sed -nE "s/^deb( +\[[^]]*\])? +([^ ]+) +$suite +.*/\2/p" "$f"
-    done
-    return 0
-}
-
-# Everything apt inside needs to reach the same mirror in the same way.
-copy_apt_config() {
-    local tree=$1 f
-    rm -f "$tree/etc/apt/sources.list"
-    mkdir -p "$tree/etc/apt/sources.list.d" "$tree/etc/apt/apt.conf.d" "$tree/usr/share/keyrings" "$tree/etc/apt/keyrings"
-    for f in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
-        # Only the distribution itself, not what else this machine has added.
-        [ -e "$f" ] && grep -q "[ :]$suite\\b" "$f" && cp "$f" "$tree$f"
-    done || true
-    cp -r /etc/apt/trusted.gpg.d "$tree/etc/apt/"
-    cp -n /usr/share/keyrings/* "$tree/usr/share/keyrings/" 2>/dev/null || true
-    cp -n /etc/apt/keyrings/* "$tree/etc/apt/keyrings/" 2>/dev/null || true
-    apt-config dump | grep -E '^Acquire::(http|https|Check|Retries|Max)' >"$tree/etc/apt/apt.conf.d/99host" || true
-    printf 'Acquire::Languages "none";\nDpkg::Use-Pty "0";\n' >>"$tree/etc/apt/apt.conf.d/99host"
-    cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
-    # Nothing may start a service in here.
-    printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
-    chmod 755 "$tree/usr/sbin/policy-rc.d"
-}
-
 make_base() {
-    local tree=$run/base from include=() archive=$cache/base-$suite.tar
+    local tree=$run/base archive=$cache/base-$suite.tar
     mkdir "$tree"
     chmod 755 "$tree"
     if [ ! -s "$archive" ]; then
-        from=$(mirror | head -n 1)
-        [ -n "$from" ] || die "no package source of $suite found in /etc/apt"
-        [[ $from != https:* ]] || include=(--include=ca-certificates)
-        http_proxy=${http_proxy:-$(apt-config dump Acquire::http::Proxy | sed -nE 's/.* "(.+)";/\1/p')}
-        [ -z "$http_proxy" ] || export http_proxy
-        bounded 900 debootstrap --variant=minbase "${include[@]}" "$suite" "$tree" "$from" >"$run/debootstrap.log" 2>&1 ||
-            { tail "$run/debootstrap.log" >&2; die "debootstrap failed"; }
-        copy_apt_config "$tree"
+        bootstrap "$tree" "$run/debootstrap.log"
         inside "$tree" 300 <<<"apt-get update -q" || die "apt-get update failed in the new system"
         rm -f "$tree"/var/cache/apt/archives/*.deb
         tar -C "$tree" --xattrs --xattrs-include='*' --acls --numeric-owner -cf "$archive.new" . || return 1

@@ -2,7 +2,8 @@
 # Runs the mount tests: scripts/test-mount.sh [root|userns|fusermount] [arguments of the test program]
 #
 # userns:      inside a user and mount namespace of its own, where this caller is root and may mount FUSE
-# fusermount:  as the ordinary user STRATAFS_TEST_UID (1000), where every mount goes through fusermount3
+# fusermount:  as the ordinary user STRATAFS_TEST_UID (1000), where every mount goes through fusermount3.
+#              The machine needs no such user: it gets one in a mount namespace of its own.
 set -eu
 mode=${1:-root}
 [ $# -gt 0 ] && shift
@@ -21,12 +22,19 @@ fusermount)
     cp "$tests" "$dir/mount"
     cp "${STRATAFS_BIN:-target/debug/stratafs}" "$dir/stratafs"
     uid=${STRATAFS_TEST_UID:-1000}
-    # In a mount namespace of their own, where /dev/fuse is open to everybody as on most machines.
+    # In a mount namespace of their own, where /dev/fuse is open to everybody as on most machines. There, too, a copy
+    # of /etc has what fusermount3 looks up: the name of the user, and the table of mounts.
     mknod -m 666 "$dir/fuse" c 10 229
+    mkdir "$dir/etc"
     export STRATAFS_BIN="$dir/stratafs"
     unshare -m sh -ec 'dir=$1 uid=$2; shift 2
         awk "\$3 ~ /^fuse[.]/ { print \$2 }" /proc/mounts | xargs -r umount -l
         mount --bind "$dir/fuse" /dev/fuse
+        mount -t tmpfs -o mode=755 etc "$dir/etc"
+        cp -a /etc/. "$dir/etc"
+        getent passwd "$uid" >/dev/null || echo "tester$uid:x:$uid:$uid::/:/bin/sh" >>"$dir/etc/passwd"
+        ln -sfn /proc/self/mounts "$dir/etc/mtab"
+        mount --bind "$dir/etc" /etc
         setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"' sh "$dir" "$uid" "$@"
     ;;
 *)

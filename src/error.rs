@@ -24,6 +24,8 @@ pub enum Error {
     NotPermitted(&'static str),
     /// The caller may not do this.
     Denied,
+    /// Something is attached at the name, or below it.
+    Busy(&'static str),
     /// The operation would have to cross from one tree to another.
     CrossDevice(&'static str),
     /// A malformed argument.
@@ -88,6 +90,7 @@ impl Error {
             Error::IsDir => Errno::EISDIR,
             Error::NotDir => Errno::ENOTDIR,
             Error::ReadOnly => Errno::EROFS,
+            Error::Busy(_) => Errno::EBUSY,
             Error::NotPermitted(_) => Errno::EPERM,
             Error::Denied => Errno::EACCES,
             Error::CrossDevice(_) => Errno::EXDEV,

@@ -17,13 +17,13 @@ use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::ephemeral::Ephemeral;
 use super::exit::{Failure, Outcome};
 use super::record::{Details, Kept};
 use super::{log, mounts};
 use crate::config::{Config, check};
 use crate::error::Error;
 use crate::fuse::session::{Mount, Unmounter};
+use crate::layer::ephemeral::Ephemeral;
 use crate::sys::process;
 
 /// A mount to be made and served.

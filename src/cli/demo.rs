@@ -2,12 +2,12 @@
 //!
 //! Every command's output is compared with what it has to be, so the demonstration is a test as well.
 
+use crate::layer::ephemeral::remove_tree;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::args::DemoArgs;
-use super::ephemeral::remove_tree;
 use super::exit::{Failure, Outcome};
 
 /// What a command has to print.

@@ -6,7 +6,6 @@
 pub mod args;
 pub mod daemon;
 pub mod demo;
-pub mod ephemeral;
 pub mod exit;
 pub mod help;
 pub mod log;

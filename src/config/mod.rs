@@ -12,6 +12,8 @@ pub mod split;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::graft::Spec;
 
 /// Everything needed to make one mount.
@@ -55,6 +57,10 @@ pub struct Config {
     pub mount: MountFlags,
     /// What is attached inside the merged tree. No two have the same target.
     pub grafts: Vec<Spec>,
+    /// Where volumes are; nothing: the usual place of whoever mounts.
+    pub state: Option<PathBuf>,
+    /// Anonymous volumes go with the mount.
+    pub remove_anonymous: bool,
 }
 
 /// The writable layer and the room beside it in which changes are prepared.
@@ -124,7 +130,7 @@ pub enum XattrPermissions {
 }
 
 /// One run of ids: `size` ids from `inside` in the mount are those from `outside` on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
     /// First id as callers see it.
     pub inside: u32,
@@ -135,7 +141,7 @@ pub struct IdRange {
 }
 
 /// Between the ids on disk and the ids callers see.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// User ids; empty means unchanged.
     pub uids: Vec<IdRange>,
@@ -201,6 +207,8 @@ impl Config {
             nonempty: false,
             mount: MountFlags::default(),
             grafts: Vec::new(),
+            state: None,
+            remove_anonymous: false,
         }
     }
 }

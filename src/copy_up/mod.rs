@@ -4,9 +4,10 @@
 //! `data` copies bytes, `meta` everything else, `publish` makes objects and puts them into place. This room knows no
 //! operation: it is told what a caller needs. Source: overlayfs.rst, "Non-directories"; kernel `copy_up.c`.
 
-mod data;
+pub mod data;
 pub mod meta;
 pub mod publish;
+pub mod synthetic;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ impl CopyUp {
     /// As `ensure`. Returns the upper file open for reading and writing if this call has brought its data up: who has
     /// cut the data off must not fail for want of a descriptor after it.
     pub fn ensure_open(&self, inode: &Arc<Inode>, need: Need) -> Result<Option<OwnedFd>> {
-        inode.stack.writable()?;
+        inode.stack.check_writable()?;
         if inode.is_dir() {
             return self.ensure_dir(inode).map(|()| None);
         }
@@ -127,7 +128,9 @@ impl CopyUp {
         }
         for dir in missing.iter().rev() {
             let _gate = dir.gate.lock();
-            if dir.upper_dir().is_none() {
+            if dir.is_synthetic() {
+                self.make_synthetic(dir)?;
+            } else if dir.upper_dir().is_none() {
                 self.copy_dir(dir)?;
             }
         }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
@@ -14,7 +14,7 @@ use fuser::{
 };
 use nix::fcntl::OFlag;
 
-use super::convert::{decode_device, entry_attributes, file_type, set_time};
+use super::convert::{decode_device, file_type, set_time};
 use super::reply::answer;
 use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
 use crate::error::Error;
@@ -30,11 +30,15 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer!("lookup", parent.0, reply, self.overlay.lookup(Ino(parent.0), name), found => match found {
-            Some(entry) => self.entry(reply, entry),
-            // Only an entry with the number 0 is remembered; an error is not.
-            None => reply.entry(&self.wishes.timeout, &absent(), GENERATION),
-        })
+        let name = name.to_owned();
+        self.on(parent, move |served| {
+            let found = served.overlay.lookup(Ino(parent.0), &name);
+            answer!("lookup", parent.0, reply, found, (found, lifetime) => match found {
+                Some(entry) => served.entry(reply, entry),
+                // Only an entry with the number 0 is remembered; an error is not.
+                None => reply.entry(&served.lifetime(lifetime), &absent(), GENERATION),
+            })
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
@@ -42,7 +46,10 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        answer!("getattr", ino.0, reply, self.overlay.getattr(Ino(ino.0)), attr => self.attr(reply, &attr))
+        self.on(ino, move |served| {
+            let found = served.overlay.getattr(Ino(ino.0));
+            answer!("getattr", ino.0, reply, found, attr => served.attr(reply, &attr))
+        });
     }
 
     fn setattr(
@@ -73,8 +80,10 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = self.overlay.readlink(Ino(ino.0));
-        answer!("readlink", ino.0, reply, target, target => reply.data(target.as_bytes()))
+        self.on(ino, move |served| {
+            let target = served.overlay.readlink(Ino(ino.0));
+            answer!("readlink", ino.0, reply, target, target => reply.data(target.as_bytes()))
+        });
     }
 
     fn mknod(
@@ -88,33 +97,47 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let node = NewNode::Node { mode, device: decode_device(rdev) };
-        let made = self.overlay.make(caller(req, umask), Ino(parent.0), name, node);
-        answer!("mknod", parent.0, reply, made, entry => self.entry(reply, entry))
+        let (caller, name) = (caller(req, umask), name.to_owned());
+        self.on(parent, move |served| {
+            let made = served.overlay.make(caller, Ino(parent.0), &name, node);
+            answer!("mknod", parent.0, reply, made, entry => served.entry(reply, entry))
+        });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let node = NewNode::Dir { mode: mode & 0o7777 };
-        let made = self.overlay.make(caller(req, umask), Ino(parent.0), name, node);
-        answer!("mkdir", parent.0, reply, made, entry => self.entry(reply, entry))
+        let (caller, name) = (caller(req, umask), name.to_owned());
+        self.on(parent, move |served| {
+            let made = served.overlay.make(caller, Ino(parent.0), &name, node);
+            answer!("mkdir", parent.0, reply, made, entry => served.entry(reply, entry))
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let node = NewNode::Symlink(target.as_os_str());
-        let made = self.overlay.make(caller(req, 0), Ino(parent.0), link_name, node);
-        answer!("symlink", parent.0, reply, made, entry => self.entry(reply, entry))
+        let (caller, name, target) = (caller(req, 0), link_name.to_owned(), target.to_owned());
+        self.on(parent, move |served| {
+            let node = NewNode::Symlink(target.as_os_str());
+            let made = served.overlay.make(caller, Ino(parent.0), &name, node);
+            answer!("symlink", parent.0, reply, made, entry => served.entry(reply, entry))
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let much = self.overlay.removal_copies_much(Ino(parent.0), name);
+        let waits = self.overlay.may_wait(Ino(parent.0));
+        let much = !waits && self.overlay.removal_copies_much(Ino(parent.0), name);
         let name = name.to_owned();
-        self.apart_if(much, move |served| {
+        self.apart_if(waits, much, move |served| {
             let done = served.overlay.unlink(Ino(parent.0), &name);
             answer!("unlink", parent.0, reply, done, () => reply.ok())
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer!("rmdir", parent.0, reply, self.overlay.rmdir(Ino(parent.0), name), () => reply.ok())
+        let name = name.to_owned();
+        self.on(parent, move |served| {
+            let done = served.overlay.rmdir(Ino(parent.0), &name);
+            answer!("rmdir", parent.0, reply, done, () => reply.ok())
+        });
     }
 
     fn rename(
@@ -135,11 +158,12 @@ impl Filesystem for Adapter {
             RenameMode::Replace
         };
         let (old, new) = (Ino(parent.0), Ino(newparent.0));
-        let much =
-            self.overlay.moving_copies_much(old, name) || self.overlay.moving_copies_much(new, newname);
+        let waits = self.overlay.may_wait(old);
+        let much = !waits
+            && (self.overlay.moving_copies_much(old, name) || self.overlay.moving_copies_much(new, newname));
         let (name, newname, caller) = (name.to_owned(), newname.to_owned(), caller(req, 0));
         let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
-        self.apart_if(much, move |served| {
+        self.apart_if(waits, much, move |served| {
             let done = if whiteout {
                 served.overlay.rename_with_whiteout(caller, old, &name, new, &newname, mode)
             } else {
@@ -161,7 +185,7 @@ impl Filesystem for Adapter {
         let (caller, flags) = (caller(req, 0), flags(bits.0));
         // Reading copies nothing up, and cutting everything off copies no data.
         if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY || flags.contains(OFlag::O_TRUNC) {
-            return self.open_for(caller, ino, flags, reply);
+            return self.on(ino, move |served| served.open_for(caller, ino, flags, reply));
         }
         self.maybe_long(ino, move |served| served.open_for(caller, ino, flags, reply));
     }
@@ -176,8 +200,11 @@ impl Filesystem for Adapter {
         bits: i32,
         reply: ReplyCreate,
     ) {
-        let created = self.overlay.create(caller(req, umask), Ino(parent.0), name, mode, flags(bits));
-        answer!("create", parent.0, reply, created, (entry, opened) => self.created(reply, entry, opened))
+        let (caller, name) = (caller(req, umask), name.to_owned());
+        self.on(parent, move |served| {
+            let created = served.overlay.create(caller, Ino(parent.0), &name, mode, flags(bits));
+            answer!("create", parent.0, reply, created, (entry, opened) => served.created(reply, entry, opened))
+        });
     }
 
     fn read(
@@ -191,9 +218,11 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut buffer = vec![0; size as usize];
-        let read = self.overlay.read(handle(fh), offset, &mut buffer);
-        answer!("read", ino.0, reply, read, len => reply.data(&buffer[..len.min(buffer.len())]))
+        self.on(ino, move |served| {
+            let mut buffer = vec![0; size as usize];
+            let read = served.overlay.read(handle(fh), offset, &mut buffer);
+            answer!("read", ino.0, reply, read, len => reply.data(&buffer[..len.min(buffer.len())]))
+        });
     }
 
     fn write(
@@ -209,6 +238,13 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        if self.overlay.may_wait(Ino(ino.0)) {
+            let data = data.to_vec();
+            return self.apart_if(true, false, move |served| {
+                let written = served.overlay.write(handle(fh), offset, &data, clear_set_id);
+                answer!("write", ino.0, reply, written, len => reply.written(len as u32))
+            });
+        }
         let written = self.overlay.write(handle(fh), offset, data, clear_set_id);
         answer!("write", ino.0, reply, written, len => reply.written(len as u32))
     }
@@ -221,33 +257,43 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        if let Some(ino) = self.overlay.release(handle(fh)) {
-            self.backings.release(ino, || self.overlay.is_passed(ino));
-        }
-        reply.ok();
+        self.on(ino, move |served| {
+            if let Some(ino) = served.overlay.release(handle(fh)) {
+                served.backings.release(ino, || served.overlay.is_passed(ino));
+            }
+            reply.ok();
+        });
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        answer!("fsync", ino.0, reply, self.overlay.fsync(handle(fh), datasync), () => reply.ok())
+        self.on(ino, move |served| {
+            let done = served.overlay.fsync(handle(fh), datasync);
+            answer!("fsync", ino.0, reply, done, () => reply.ok())
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let keep = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        let keep = match self.overlay.listing_holds(Ino(ino.0)) {
+            true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+            false => FopenFlags::empty(),
+        };
         answer!("opendir", ino.0, reply, self.overlay.opendir(Ino(ino.0)), fh => reply.opened(FileHandle(fh.0), keep))
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let listed = self.overlay.readdir(handle(fh), offset, |entry| {
-            reply.add(INodeNo(entry.st_ino), entry.next, file_type(entry.kind), entry.name)
+        self.on(ino, move |served| {
+            let listed = served.overlay.readdir(handle(fh), offset, |entry| {
+                reply.add(INodeNo(entry.st_ino), entry.next, file_type(entry.kind), entry.name)
+            });
+            answer!("readdir", ino.0, reply, listed, () => reply.ok())
         });
-        answer!("readdir", ino.0, reply, listed, () => reply.ok())
     }
 
     fn readdirplus(
@@ -256,24 +302,9 @@ impl Filesystem for Adapter {
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let listed = self.overlay.readdirplus(handle(fh), offset, |plus| {
-            let entry = plus.entry;
-            let attributes = match &plus.attr {
-                Some(attr) => entry_attributes(attr),
-                // The kernel makes no inode of the dot names; of a broken name it must ask again.
-                None => {
-                    fuser::FileAttr { ino: INodeNo(plus.node.0), kind: file_type(entry.kind), ..absent() }
-                }
-            };
-            let ttl = match &plus.attr {
-                Some(attr) => self.entry_attr_lifetime(attr),
-                None => Duration::ZERO,
-            };
-            reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
-        });
-        answer!("readdirplus", ino.0, reply, listed, () => reply.ok())
+        self.on(ino, move |served| served.list_with_attributes(ino, fh, offset, reply));
     }
 
     fn releasedir(
@@ -289,20 +320,25 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        answer!("fsyncdir", ino.0, reply, self.overlay.fsyncdir(handle(fh)), () => reply.ok())
+        self.on(ino, move |served| {
+            let done = served.overlay.fsyncdir(handle(fh));
+            answer!("fsyncdir", ino.0, reply, done, () => reply.ok())
+        });
     }
 
     fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        answer!("statfs", ino.0, reply, self.overlay.statfs(Ino(ino.0)), (room, name_max) => reply.statfs(
-            room.blocks(),
-            room.blocks_free(),
-            room.blocks_available(),
-            room.files(),
-            room.files_free(),
-            room.block_size() as u32,
-            name_max as u32,
-            room.fragment_size() as u32,
-        ))
+        self.on(ino, move |served| {
+            answer!("statfs", ino.0, reply, served.overlay.statfs(Ino(ino.0)), (room, name_max) => reply.statfs(
+                room.blocks(),
+                room.blocks_free(),
+                room.blocks_available(),
+                room.files(),
+                room.files_free(),
+                room.block_size() as u32,
+                name_max as u32,
+                room.fragment_size() as u32,
+            ))
+        });
     }
 
     fn setxattr(
@@ -334,21 +370,27 @@ impl Filesystem for Adapter {
         if !self.wishes.xattr {
             return reply.error(Errno::ENOSYS);
         }
-        let mut value = vec![0; size as usize];
-        let read = self.overlay.getxattr(Ino(ino.0), name, &mut value);
-        answer!("getxattr", ino.0, reply, read, len => {
-            if size == 0 { reply.size(len as u32) } else { reply.data(&value[..len.min(value.len())]) }
-        })
+        let name = name.to_owned();
+        self.on(ino, move |served| {
+            let mut value = vec![0; size as usize];
+            let read = served.overlay.getxattr(Ino(ino.0), &name, &mut value);
+            answer!("getxattr", ino.0, reply, read, len => {
+                if size == 0 { reply.size(len as u32) } else { reply.data(&value[..len.min(value.len())]) }
+            })
+        });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         if !self.wishes.xattr {
             return reply.error(Errno::ENOSYS);
         }
-        let listed = self.overlay.listxattr(caller(req, 0), Ino(ino.0)).and_then(|names| fit(names, size));
-        answer!("listxattr", ino.0, reply, listed, names => {
-            if size == 0 { reply.size(names.len() as u32) } else { reply.data(&names) }
-        })
+        let caller = caller(req, 0);
+        self.on(ino, move |served| {
+            let listed = served.overlay.listxattr(caller, Ino(ino.0)).and_then(|names| fit(names, size));
+            answer!("listxattr", ino.0, reply, listed, names => {
+                if size == 0 { reply.size(names.len() as u32) } else { reply.data(&names) }
+            })
+        });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -388,8 +430,10 @@ impl Filesystem for Adapter {
             });
         }
         let is_get = cmd == get || cmd == get32;
-        let done = if is_get { self.overlay.flags(Ino(ino.0)) } else { Err(Error::NoIoctl) };
-        answer!("ioctl", ino.0, reply, done, flags => reply.ioctl(0, &flags.to_ne_bytes()))
+        self.on(ino, move |served| {
+            let done = if is_get { served.overlay.flags(Ino(ino.0)) } else { Err(Error::NoIoctl) };
+            answer!("ioctl", ino.0, reply, done, flags => reply.ioctl(0, &flags.to_ne_bytes()))
+        });
     }
 
     fn fallocate(
@@ -402,8 +446,10 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let done = self.overlay.fallocate(handle(fh), mode, offset, length);
-        answer!("fallocate", ino.0, reply, done, () => reply.ok())
+        self.on(ino, move |served| {
+            let done = served.overlay.fallocate(handle(fh), mode, offset, length);
+            answer!("fallocate", ino.0, reply, done, () => reply.ok())
+        });
     }
 
     fn lseek(
@@ -422,8 +468,10 @@ impl Filesystem for Adapter {
         };
         let start =
             u64::try_from(offset).map_err(|_| Error::Sys { call: "lseek", errno: nix::errno::Errno::ENXIO });
-        let found = what.and_then(|what| self.overlay.seek(handle(fh), start?, what));
-        answer!("lseek", ino.0, reply, found, at => reply.offset(at as i64))
+        self.on(ino, move |served| {
+            let found = what.and_then(|what| served.overlay.seek(handle(fh), start?, what));
+            answer!("lseek", ino.0, reply, found, at => reply.offset(at as i64))
+        });
     }
 
     fn copy_file_range(
@@ -432,14 +480,18 @@ impl Filesystem for Adapter {
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
-        _ino_out: INodeNo,
+        ino_out: INodeNo,
         fh_out: FileHandle,
         offset_out: u64,
         len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let copied = self.overlay.copy_range((handle(fh_in), offset_in), (handle(fh_out), offset_out), len);
-        answer!("copy_file_range", ino_in.0, reply, copied, len => reply.written(len as u32))
+        let waits = self.overlay.may_wait(Ino(ino_in.0)) || self.overlay.may_wait(Ino(ino_out.0));
+        self.apart_if(waits, false, move |served| {
+            let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
+            let copied = served.overlay.copy_range(from, to, len);
+            answer!("copy_file_range", ino_in.0, reply, copied, len => reply.written(len as u32))
+        });
     }
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyCreate, ReplyEntry,
-    ReplyOpen, Request,
+    FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr, ReplyCreate,
+    ReplyDirectoryPlus, ReplyEntry, ReplyOpen, Request,
 };
 use nix::fcntl::OFlag;
 
-use super::convert::{entry_attributes, stat_attributes};
+use super::convert::{entry_attributes, file_type, stat_attributes};
 use super::passthrough::Backings;
 use super::reply::answer;
 use crate::error::{Error, Result};
@@ -24,6 +24,9 @@ pub const GENERATION: Generation = Generation(0);
 
 /// How many threads may copy up at once, apart from the workers.
 const MAX_LONG_WORK: usize = 16;
+
+/// How many requests may wait at once for filesystems that do not answer.
+const MAX_WAITING: usize = 512;
 
 /// What a mount asks of the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,7 @@ pub struct Served {
     /// What the mount asked for.
     pub wishes: Wishes,
     long_work: AtomicUsize,
+    waiting: AtomicUsize,
 }
 
 impl std::ops::Deref for Adapter {
@@ -66,46 +70,67 @@ impl std::ops::Deref for Adapter {
 impl Adapter {
     /// Serves `overlay`.
     pub fn new(overlay: Arc<Overlay>, wishes: Wishes) -> Adapter {
-        let (backings, long_work) = (Backings::default(), AtomicUsize::new(0));
-        Adapter(Arc::new(Served { overlay, backings, wishes, long_work }))
+        let (long_work, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Adapter(Arc::new(Served { overlay, backings: Backings::default(), wishes, long_work, waiting }))
     }
 
-    /// Does `work`: here, or, if much data of `ino` will be copied up by it, apart.
+    /// Does `work` on `ino`: here, or apart if its filesystem may not answer.
+    pub fn on(&self, ino: INodeNo, work: impl FnOnce(&Served) + Send + 'static) {
+        self.apart_if(self.overlay.may_wait(Ino(ino.0)), false, work);
+    }
+
+    /// As `on`; apart also if much data of `ino` will be copied up by it.
     pub fn maybe_long(&self, ino: INodeNo, work: impl FnOnce(&Served) + Send + 'static) {
-        self.apart_if(self.overlay.copies_much(Ino(ino.0)), work);
+        let waits = self.overlay.may_wait(Ino(ino.0));
+        self.apart_if(waits, !waits && self.overlay.copies_much(Ino(ino.0)), work);
     }
 
-    /// Does `work`: here, or, if it copies much, on a thread of its own, so that the workers stay free for everybody else.
-    /// Where there are many such threads already, a worker has to do it. A thread that cannot be had answers EIO by
-    /// dropping the reply.
-    pub fn apart_if(&self, much: bool, work: impl FnOnce(&Served) + Send + 'static) {
-        let Some(place) = much.then(|| LongWork::begin(&self.0)).flatten() else { return work(&self.0) };
-        let spawned = std::thread::Builder::new().name("copy-up".to_owned()).spawn(move || {
+    /// Does `work`: here, or, if it may wait for a filesystem that does not answer, or copies much, on a thread of its own, so
+    /// that the workers stay free for everybody else. Where many copy already, a worker has to do it; where too many
+    /// wait, the request fails. A thread that cannot be had answers EIO by dropping the reply.
+    pub fn apart_if(&self, waits: bool, much: bool, work: impl FnOnce(&Served) + Send + 'static) {
+        let place = match (waits, much) {
+            (true, _) => match Apart::begin(&self.0, |served| &served.waiting, MAX_WAITING) {
+                Some(place) => place,
+                None => {
+                    return tracing::warn!("{MAX_WAITING} requests wait for filesystems that do not answer");
+                }
+            },
+            (false, true) => match Apart::begin(&self.0, |served| &served.long_work, MAX_LONG_WORK) {
+                Some(place) => place,
+                None => return work(&self.0),
+            },
+            (false, false) => return work(&self.0),
+        };
+        let spawned = std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
             // The umask would be that of the worker which made this thread, whatever it is at the moment. Without one of
             // its own the thread makes its temporaries with fewer rights, and gives them the right ones after.
             let _ = cred::set_thread_umask(0);
-            work(&place.0);
+            work(&place.served);
         });
         if let Err(error) = spawned {
-            tracing::error!("no thread for a long copy-up: {error}");
+            tracing::error!("no thread for a request that may take long: {error}");
         }
     }
 }
 
-/// One of the places for threads with long work.
-struct LongWork(Arc<Served>);
+/// One of the places for threads of their own.
+struct Apart {
+    served: Arc<Served>,
+    count: fn(&Served) -> &AtomicUsize,
+}
 
-impl LongWork {
-    fn begin(served: &Arc<Served>) -> Option<LongWork> {
-        let place = LongWork(served.clone());
+impl Apart {
+    fn begin(served: &Arc<Served>, count: fn(&Served) -> &AtomicUsize, most: usize) -> Option<Apart> {
+        let place = Apart { served: served.clone(), count };
         // Counted first and given back by the drop, so that two who come at once do not both take the last place.
-        (served.long_work.fetch_add(1, Ordering::Relaxed) < MAX_LONG_WORK).then_some(place)
+        (count(served).fetch_add(1, Ordering::Relaxed) < most).then_some(place)
     }
 }
 
-impl Drop for LongWork {
+impl Drop for Apart {
     fn drop(&mut self) {
-        self.0.long_work.fetch_sub(1, Ordering::Relaxed);
+        (self.count)(&self.served).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -114,6 +139,7 @@ impl Served {
     pub fn lifetime(&self, lifetime: Lifetime) -> Duration {
         match lifetime {
             Lifetime::Forever => self.wishes.timeout,
+            Lifetime::For(time) => time.min(self.wishes.timeout),
             Lifetime::None => Duration::ZERO,
         }
     }
@@ -121,10 +147,11 @@ impl Served {
     /// Gives a looked-up name to the kernel, which keeps the lookup until it forgets.
     pub fn entry(&self, reply: ReplyEntry, entry: Entry<'_>) {
         let attr = entry.attr;
+        let name_lifetime = self.lifetime(entry.lifetime);
         drop(entry.inode.leak());
         reply.entry_with_ttls(
             &self.entry_attr_lifetime(&attr),
-            &self.wishes.timeout,
+            &name_lifetime,
             &entry_attributes(&attr),
             GENERATION,
         );
@@ -156,6 +183,9 @@ pub fn flags(bits: i32) -> OFlag {
     OFlag::from_bits_retain(bits)
 }
 
+/// Each read and write comes to the daemon; a map is made of fresh pages.
+const UNCACHED: FopenFlags = FopenFlags::FOPEN_NOFLUSH.union(FopenFlags::FOPEN_DIRECT_IO);
+
 /// What no open ever needs: a flush at close. Writes reach the upper file at once.
 pub fn cached_flags(pages_hold: bool) -> FopenFlags {
     let keep = if pages_hold { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
@@ -176,6 +206,7 @@ impl Served {
             InitFlags::FUSE_HAS_IOCTL_DIR,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         if self.wishes.acl && self.wishes.xattr {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
@@ -199,17 +230,19 @@ impl Served {
     /// Gives a new open file to the kernel, with its name.
     pub fn created(&self, reply: ReplyCreate, entry: Entry<'_>, opened: Opened) {
         let attr = entry.attr;
+        let name_lifetime = self.lifetime(entry.lifetime);
         let ino = entry.inode.leak().ino;
         let fh = FileHandle(opened.fh.0);
         // One answer with one lifetime for the name and the attributes. A write that the kernel passes on makes it forget
         // size and times by itself; a store to a shared mapping does not, and the name has to be asked for again with them.
         let forgets = attr.ino.0 == attr.stat.ino && !opened.may_be_mapped;
-        let ttl = if forgets { self.wishes.timeout } else { Duration::ZERO };
+        let ttl = if forgets { name_lifetime } else { Duration::ZERO };
         let attributes = entry_attributes(&attr);
         let (fd, keeps_set_id) = match opened.mode {
             IoMode::Cached(pages_hold) => {
                 return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));
             }
+            IoMode::Uncached => return reply.created(&ttl, &attributes, GENERATION, fh, UNCACHED),
             IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
         };
         match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
@@ -224,6 +257,32 @@ impl Served {
         }
     }
 
+    /// Lists a directory with the attributes of its names.
+    pub fn list_with_attributes(
+        &self,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let listed = self.overlay.readdirplus(handle(fh), offset, |plus| {
+            let entry = plus.entry;
+            let attributes = match &plus.attr {
+                Some(attr) => entry_attributes(attr),
+                // The kernel makes no inode of the dot names; of a broken name it must ask again.
+                None => {
+                    fuser::FileAttr { ino: INodeNo(plus.node.0), kind: file_type(entry.kind), ..absent() }
+                }
+            };
+            let ttl = match &plus.attr {
+                Some(attr) => self.entry_attr_lifetime(attr),
+                None => Duration::ZERO,
+            };
+            reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
+        });
+        answer!("readdirplus", ino.0, reply, listed, () => reply.ok())
+    }
+
     /// Opens `ino` and answers.
     pub fn open_for(&self, caller: Caller, ino: INodeNo, flags: OFlag, reply: ReplyOpen) {
         let opened = self.overlay.open(caller, Ino(ino.0), flags);
@@ -231,6 +290,7 @@ impl Served {
             let fh = FileHandle(opened.fh.0);
             let (fd, keeps_set_id) = match opened.mode {
                 IoMode::Cached(pages_hold) => return reply.opened(fh, cached_flags(pages_hold)),
+                IoMode::Uncached => return reply.opened(fh, UNCACHED),
                 IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
             };
             match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {

@@ -53,6 +53,16 @@ impl Mount {
                 tracing::debug!("the kernel was not told of new attributes of {}: {error}", ino.0);
             }
         }));
+        let notifier = session.notifier();
+        overlay.on_name_change(move |parent, name| {
+            let parent = INodeNo(parent.0);
+            let told = notifier.inval_entry(parent, name).and_then(|()| notifier.inval_inode(parent, 0, 0));
+            // The kernel may know neither; then there is nothing to say.
+            if let Err(error) = told {
+                tracing::debug!("the kernel was not told of {name:?} in {}: {error}", parent.0);
+            }
+        });
+        overlay.set_up();
         let unmounter = session.unmount_callable();
         Ok(Mount { session, overlay, unmounter: parking_lot::Mutex::new(Some(unmounter)) })
     }

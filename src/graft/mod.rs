@@ -1,18 +1,50 @@
 //! What can be attached at a path of the merged tree, as plain data, and the grammars it is written in: Docker's
 //! `-v`, `--mount` and `--tmpfs`, and the volumes of a compose file. Values in, values out: nothing here opens a source.
 //!
-//! A [`Spec`] says what was asked for; `volume` finds the directory of a volume; `overlay::graft` attaches.
+//! A [`Spec`] says what was asked for; `volume` finds the directory of a volume; `overlay::graft` attaches. A grammar is
+//! a file; what they share is in `words` (the words of a mode), `long` (the rules of the long form) and `target`.
+//! Specs are sent to daemons and kept in records as JSON. Start reading in `volume_flag`.
+
+pub mod compose;
+mod compose_store;
+mod compose_volume;
+mod interpolate;
+mod json;
+mod long;
+mod mount_flag;
+mod name;
+mod record;
+mod set;
+mod shown;
+mod size;
+mod target;
+mod tmpfs_flag;
+mod volume_flag;
+mod volumes_from;
+mod words;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::IdMaps;
 
+pub use compose::compose;
+pub use mount_flag::mount;
+pub use name::is_volume_name;
+pub use set::{check, collect};
+pub use tmpfs_flag::tmpfs;
+pub use volume_flag::volume;
+pub use volumes_from::{VolumesFrom, volumes_from};
+
 /// One graft: a source attached at a path of the merged tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// Where: absolute, without `.`, `..`, empty or trailing components, never `/`.
+    #[serde(with = "json::path")]
     pub target: PathBuf,
     /// What.
     pub source: Source,
@@ -35,11 +67,13 @@ pub struct Spec {
 }
 
 /// What is attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum Source {
     /// A directory or file of the host.
     Bind {
         /// Absolute.
+        #[serde(with = "json::path")]
         path: PathBuf,
         /// A missing source is made, as this. Nothing: it is an error.
         create: Option<Create>,
@@ -56,7 +90,7 @@ pub enum Source {
 }
 
 /// A volume, and how it is made if it does not exist.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Its name; nothing: an anonymous one, new for this mount.
     pub name: Option<String>,
@@ -71,11 +105,13 @@ pub struct Volume {
     /// An empty volume is not filled from the layers.
     pub nocopy: bool,
     /// The directory or file in it that is attached, relative, without `..`.
+    #[serde(with = "json::maybe_path")]
     pub subpath: Option<PathBuf>,
 }
 
 /// What a missing bind source is made as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Create {
     /// A directory, mode 0755.
     Dir,
@@ -84,21 +120,26 @@ pub enum Create {
 }
 
 /// Where the changes of a copy-on-write graft go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cow {
     /// Nowhere that lasts: they are gone with the mount.
+    #[serde(rename = "throw-away")]
     ThrowAway,
     /// Into an upper layer of its own.
     Kept {
         /// The upper layer.
+        #[serde(with = "json::path")]
         upper: PathBuf,
         /// Its workdir.
+        #[serde(with = "json::path")]
         work: PathBuf,
     },
 }
 
 /// How long the kernel may believe what it was told about a source that others change too.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cache {
     /// Until the next system call.
     #[default]
@@ -110,7 +151,8 @@ pub enum Cache {
 }
 
 /// What becomes of the names that the target already has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Shadow {
     /// They are hidden.
     #[default]
@@ -122,7 +164,8 @@ pub enum Shadow {
 }
 
 /// Which file a single-file graft shows when the source's name is given to another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pin {
     /// The one that has the name.
     #[default]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::OFlag;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::Inode;
+use super::listing::Listing;
 use crate::sync::{LevelMutex, level};
 
 /// An open file's number.
@@ -36,6 +37,8 @@ pub struct OpenFile {
 pub struct OpenDir {
     /// What is open.
     pub inode: Arc<Inode>,
+    /// The names as they were when reading began, for a directory that others change, too.
+    pub listing: Mutex<Option<Listing>>,
 }
 
 #[derive(Debug, Clone)]

@@ -5,16 +5,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use nix::errno::Errno;
 use smallvec::SmallVec;
 
 use super::Ino;
 use super::listing::Listing;
+use super::points::{Point, Points};
 use crate::error::{Context, Error, Result};
 use crate::layer::{RealDir, Stack};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::sync::{LevelMutex, LevelRwLock, level};
-use crate::sys::At;
+use crate::sys::stat::stat;
+use crate::sys::{At, open};
 
 /// One inode of the merged tree.
 #[derive(Debug)]
@@ -83,6 +86,10 @@ pub struct State {
     pub listing: Option<Box<Listing>>,
     /// Open directories on it.
     pub open_dirs: u32,
+    /// The names of a directory that lead to grafts.
+    pub points: Option<Arc<Points>>,
+    /// The root of a graft: the directory it is attached in.
+    pub above: Option<Arc<Inode>>,
 }
 
 /// A name in the merged tree.
@@ -250,6 +257,9 @@ impl Inode {
         if let Some(fd) = &state.orphan {
             return Ok(Located::Fd(fd.clone()));
         }
+        if self.stack.is_direct() {
+            return locate_direct(state);
+        }
         if state.upper_ino == 0 {
             return state.lower.as_ref().ok_or(Error::Stale)?.locate();
         }
@@ -265,7 +275,17 @@ impl Inode {
         Ok(Located::Named(dir, index.clone()))
     }
 
-    /// The directory's place in the merged tree; nothing for the root.
+    /// What `name` in this directory has to do with grafts.
+    pub fn point(&self, name: &OsStr) -> Option<Point> {
+        self.state.read().points.as_ref()?.get(name).cloned()
+    }
+
+    /// Whether it is a directory that no layer has, on the way to a graft.
+    pub fn is_synthetic(&self) -> bool {
+        self.is_dir() && self.upper_dir().is_none() && self.lower_dirs().is_empty()
+    }
+
+    /// The directory's place in the merged tree; nothing for the root of a stack.
     pub fn dir_name(&self) -> Option<Name> {
         self.state.read().names.first().cloned()
     }
@@ -274,6 +294,23 @@ impl Inode {
     pub fn note_attributes_cached(&self, cached: bool) -> bool {
         self.attributes_cached.swap(cached, Ordering::Relaxed)
     }
+}
+
+/// Others may have given the names to other objects: the one that still leads here is the way.
+fn locate_direct(state: &State) -> Result<Located> {
+    for name in &state.names {
+        let Some(dir) = name.parent.upper_dir() else { continue };
+        let Ok(dir) = dir.fd() else { continue };
+        let fd = match open::path(At::new(dir.as_fd(), &name.name)) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE) => continue,
+            Err(errno) => return Err(Error::Sys { call: "openat2", errno }),
+        };
+        if stat(At::fd(fd.as_fd())).call("statx")?.ino == state.upper_ino {
+            return Ok(Located::Fd(Arc::new(fd)));
+        }
+    }
+    Err(Error::Stale)
 }
 
 impl Drop for Inode {

@@ -129,6 +129,15 @@ impl Store {
             && self.most.compare_exchange(most, known, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// Shows every known inode to `look`, in no order. What comes and goes meanwhile may be seen or not.
+    pub fn each(&self, mut look: impl FnMut(&Arc<Inode>)) {
+        for shard in &self.shards {
+            // Copied, so that `look` may take locks of any level.
+            let known: Vec<Arc<Inode>> = shard.lock().values().cloned().collect();
+            known.iter().for_each(&mut look);
+        }
+    }
+
     /// How many inodes are known.
     pub fn len(&self) -> usize {
         self.known.load(Ordering::Relaxed)

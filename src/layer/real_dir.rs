@@ -14,7 +14,11 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use smallvec::SmallVec;
 
 use crate::merge::LayerId;
-use crate::sys::open;
+use crate::sys::stat::stat;
+use crate::sys::{At, open};
+
+/// A way that is longer leads in a circle: somebody else moved a directory into itself, as far as is known here.
+const DEEPEST: usize = 1 << 20;
 
 /// What is known about a directory of a layer, once somebody has looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,9 @@ pub struct RealDir {
     /// Never closed: a root, or a directory whose name is gone.
     pinned: AtomicBool,
     facts: AtomicU8,
+    /// Its inode number, in a tree that others change: what has its name may be another directory by now. Zero: nobody else
+    /// moves it.
+    ino: u64,
     /// Held while names of an upper directory change, or its times are put back after a copy-up into it.
     changing: Mutex<()>,
     pool: Arc<DirPool>,
@@ -62,6 +69,7 @@ impl RealDir {
             used: AtomicBool::new(true),
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(0),
+            ino: 0,
             changing: Mutex::new(()),
             pool,
         })
@@ -76,6 +84,7 @@ impl RealDir {
             used: AtomicBool::new(true),
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(Fact::NoWhiteoutFiles as u8),
+            ino: 0,
             changing: Mutex::new(()),
             pool,
         });
@@ -85,6 +94,11 @@ impl RealDir {
 
     /// The directory at `name` in this one; opened when it is first needed.
     pub fn child(self: &Arc<RealDir>, name: &OsStr) -> Arc<RealDir> {
+        self.child_that_is(name, 0)
+    }
+
+    /// As `child`, for a tree that others change: opening it is ESTALE when the name has become another directory's.
+    pub fn child_that_is(self: &Arc<RealDir>, name: &OsStr, ino: u64) -> Arc<RealDir> {
         Arc::new(RealDir {
             layer: self.layer,
             place: RwLock::new(Place { parent: Some(self.clone()), name: name.into() }),
@@ -92,6 +106,7 @@ impl RealDir {
             used: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             facts: AtomicU8::new(0),
+            ino,
             changing: Mutex::new(()),
             pool: self.pool.clone(),
         })
@@ -146,6 +161,9 @@ impl RealDir {
         let mut missing: SmallVec<[Arc<RealDir>; 8]> = smallvec::smallvec![self.clone()];
         let (mut parent, mut fd) = loop {
             let above = missing.last().and_then(|dir| dir.place.read().parent.clone()).ok_or(Errno::EBADF)?;
+            if missing.len() > DEEPEST {
+                return Err(Errno::ELOOP);
+            }
             if let Some(fd) = above.open_already() {
                 break (above, fd);
             }
@@ -159,6 +177,9 @@ impl RealDir {
             }
             let opened = Arc::new(open::dir(fd.as_fd(), &place.name)?);
             drop(place);
+            if dir.ino != 0 && stat(At::fd(opened.as_fd()))?.ino != dir.ino {
+                return Err(Errno::ESTALE);
+            }
             fd = dir.keep(opened);
             parent = dir;
         }
@@ -191,6 +212,13 @@ impl RealDir {
         place.parent = Some(parent.clone());
         place.name = name.into();
         Ok(())
+    }
+
+    /// Notes that somebody else gave it the name `name` in `parent`.
+    pub fn was_moved(&self, parent: &Arc<RealDir>, name: &OsStr) {
+        let mut place = self.place.write();
+        place.parent = Some(parent.clone());
+        place.name = name.into();
     }
 
     /// Gives its descriptor up, because another object has its name now; it is opened again when it is next needed.

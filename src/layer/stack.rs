@@ -1,5 +1,6 @@
 //! A stack: an optional upper layer over ordered lower ones. The mount's root is the first; a graft is another.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,17 +9,21 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::direct::Direct;
+use super::numbers::{Numbers, Part};
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
 use super::upper::{self, Upper};
 use super::workdir::Use;
-use crate::config::{Config, FsyncMode, RedirectDir, Xino};
+use crate::config::{Config, FsyncMode, IdMaps, RedirectDir, XattrPermissions, Xino};
 use crate::error::{Context, Error, Result};
+use crate::graft::Cache;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::resolve::{Outcome, Policy, Probe, Resolver, Step, Target};
 use crate::merge::{LayerId, ino};
+use crate::sync::{LevelRwLock, level};
 use crate::sys::{At, cred, handle, open, stat};
 
 /// One opened tree.
@@ -27,22 +32,51 @@ pub struct Layer {
     /// Its root directory.
     pub root: Arc<RealDir>,
     /// The device that `stat` shows for it.
-    device: u64,
+    pub(super) device: u64,
     /// Filesystem uuid, as origins name it.
-    uuid: [u8; 16],
+    pub(super) uuid: [u8; 16],
     /// It is reached through a read-only mount of its own.
-    fenced: bool,
+    pub(super) fenced: bool,
+    /// Its filesystem may not answer.
+    pub(super) may_hang: bool,
     /// The path it was opened at, for messages.
     pub path: std::path::PathBuf,
 }
 
 /// A device that layers are on.
 #[derive(Debug)]
-struct Device {
+pub(super) struct Device {
     /// Its place in the shared number space.
-    index: u8,
+    pub(super) part: Part,
     /// Open for reading: handles are opened through it.
-    readable: OwnedFd,
+    pub(super) readable: OwnedFd,
+}
+
+/// What the stacks of one mount have in common.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The open directories.
+    pub pool: Arc<DirPool>,
+    /// The number space.
+    pub numbers: Arc<Numbers>,
+}
+
+/// What a stack shows of what its layers have, and for how long that holds.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Between the ids on disk and the ids callers see.
+    pub ids: IdMaps,
+    /// Where owner, mode and type are kept.
+    pub permissions: XattrPermissions,
+    /// How long the kernel may believe what it is told.
+    pub cache: Cache,
+}
+
+impl Shared {
+    /// For a mount that may have `room` directories open at once.
+    pub fn new(room: usize) -> Shared {
+        Shared { pool: DirPool::new(room), numbers: Arc::default() }
+    }
 }
 
 /// What the resolver found, with everything that was learnt on the way.
@@ -52,28 +86,37 @@ pub type Found = Outcome<Place>;
 #[derive(Debug)]
 pub struct Stack {
     /// Index 0 is the upper's place; empty there if there is none.
-    upper_layer: Option<Layer>,
-    lowers: Vec<Layer>,
-    data_only: Vec<Layer>,
+    pub(super) upper_layer: Option<Layer>,
+    pub(super) lowers: Vec<Layer>,
+    pub(super) data_only: Vec<Layer>,
     /// The writable layer's marks and workdir.
     pub upper: Option<Upper>,
+    /// A tree without marks, whose only layer has the upper's place.
+    pub(super) direct: Option<Direct>,
+    /// Some layer is on a filesystem that may not answer.
+    pub may_hang: bool,
+    /// What must stay as long as the stack is in use: a directory made for it, a volume.
+    pub keep: Option<Box<dyn Any + Send + Sync>>,
     /// Where marks are read.
     pub namespace: Namespace,
-    policy: Policy,
+    pub(super) policy: Policy,
     /// Several devices share one number space.
-    pack_devices: bool,
+    pub(super) pack_devices: bool,
     /// Hard links survive copy-up.
     pub index: bool,
+    /// What it shows.
+    pub terms: Terms,
     /// The open directories of all layers.
     pub pool: Arc<DirPool>,
-    devices: HashMap<u64, Device>,
+    pub(super) devices: HashMap<u64, Device>,
+    /// Level 1: taken for writing by whoever moves a directory or touches two directories' names.
+    pub rename_gate: LevelRwLock<(), { level::RENAME }>,
 }
 
 impl Stack {
-    /// Opens the layers of `config`. `room` is how many directories may be open at once.
-    /// Errors: `Setup` naming the layer and the remedy.
-    pub fn open(config: &Config, room: usize) -> Result<Stack> {
-        let pool = DirPool::new(room);
+    /// Opens the layers of `config`. Errors: `Setup` naming the layer and the remedy.
+    pub fn open(config: &Config, shared: &Shared) -> Result<Stack> {
+        let pool = shared.pool.clone();
         let upper = match &config.upper {
             Some(dirs) => Some(Upper::open(dirs, &config.marks, use_of(config))?),
             None => None,
@@ -84,7 +127,7 @@ impl Stack {
         };
         let mut devices = HashMap::new();
         let mut open = |id: u16, path: &Path, role: &str, writable: bool| {
-            open_layer(LayerId(id), path, role, writable, &pool, &mut devices)
+            open_layer(LayerId(id), path, role, writable, shared, &mut devices)
         };
         let upper_layer = match &config.upper {
             Some(dirs) => Some(open(0, &dirs.dir, "upperdir", true)?),
@@ -103,6 +146,9 @@ impl Stack {
             lowers,
             data_only,
             upper,
+            direct: None,
+            may_hang: false,
+            keep: None,
             namespace,
             policy: Policy {
                 redirect: config.marks.redirect_dir != RedirectDir::NoFollow,
@@ -111,9 +157,17 @@ impl Stack {
             },
             pack_devices: config.xino != Xino::Off,
             index: false,
+            terms: Terms {
+                ids: config.ids.clone(),
+                permissions: config.xattr_permissions,
+                cache: Cache::Always,
+            },
             pool,
             devices,
+            rename_gate: LevelRwLock::new(()),
         };
+        let may_hang = stack.layers().any(|layer| layer.may_hang);
+        stack.may_hang = may_hang;
         stack.open_index(config)?;
         Ok(stack)
     }
@@ -160,7 +214,22 @@ impl Stack {
 
     /// Whether changes are possible at all.
     pub fn is_writable(&self) -> bool {
-        self.upper.is_some()
+        self.direct.as_ref().map_or(self.upper.is_some(), |direct| !direct.read_only)
+    }
+
+    /// Errors: `ReadOnly` where no change is possible.
+    pub fn check_writable(&self) -> Result<()> {
+        if self.is_writable() { Ok(()) } else { Err(Error::ReadOnly) }
+    }
+
+    /// Whether owner, mode and type are in attributes.
+    pub fn by_attribute(&self) -> bool {
+        self.terms.permissions != XattrPermissions::Off
+    }
+
+    /// Whether this is one tree without marks, which others may change, too.
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Whether hard links of objects of this kind survive copy-up: their count is kept in a mark.
@@ -168,7 +237,7 @@ impl Stack {
         self.index && self.namespace.marks(kind)
     }
 
-    /// The writable layer. Errors: `ReadOnly` without one.
+    /// The writable layer, with its marks. Errors: `ReadOnly` without one.
     pub fn writable(&self) -> Result<&Upper> {
         self.upper.as_ref().ok_or(Error::ReadOnly)
     }
@@ -176,6 +245,10 @@ impl Stack {
     /// The root directories, topmost first.
     pub fn roots(&self) -> impl Iterator<Item = &Arc<RealDir>> {
         self.upper_layer.iter().chain(&self.lowers).map(|layer| &layer.root)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.upper_layer.iter().chain(&self.lowers).chain(&self.data_only)
     }
 
     /// The layer with this place.
@@ -189,6 +262,9 @@ impl Stack {
 
     /// What the layers say together about `name` in the directory that `parents` make up, topmost first.
     pub fn resolve(&self, parents: &[Arc<RealDir>], name: &OsStr) -> Result<Found> {
+        if self.is_direct() {
+            return parents.first().map_or(Ok(Outcome::Absent), |dir| super::direct::resolve(dir, name));
+        }
         let mut resolver = Resolver::new(self.policy, name);
         let mut parents = parents.iter();
         let mut last: Option<LayerId> = None;
@@ -237,6 +313,9 @@ impl Stack {
 
     /// The directory at `place`, ready to be asked for names.
     pub fn enter(&self, place: &Place) -> Arc<RealDir> {
+        if self.is_direct() {
+            return place.dir.child_that_is(&place.name, place.stat.ino);
+        }
         let dir = place.dir.child(&place.name);
         dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
         dir.note(Fact::Impure, place.impure);
@@ -245,7 +324,7 @@ impl Stack {
 
     /// The number shown for the real inode `ino` on `device`; nothing if it must be given by a counter.
     pub fn pack_ino(&self, device: u64, ino: u64) -> Option<u64> {
-        let index = self.devices.get(&device).map_or(0x7f, |device| device.index);
+        let index = self.devices.get(&device).map_or(ino::DEVICES, |device| device.part.index());
         ino::pack(if self.pack_devices { index } else { 0 }, ino)
     }
 
@@ -291,6 +370,17 @@ impl Stack {
             [device] if refused => Some((device, origin.inode_hint()?, None)),
             _ => None,
         }
+    }
+
+    /// What tells the lower layers of this stack from others, topmost first: path, device and inode number of each.
+    pub fn identities(&self) -> Vec<String> {
+        let layers = self.upper_layer.iter().chain(&self.lowers);
+        let identity = |layer: &Layer| {
+            let root = layer.root.fd().and_then(|fd| stat::stat(At::fd(fd.as_fd())));
+            let ino = root.map_or(0, |root| root.ino);
+            format!("{} ({:x}:{ino})", layer.path.display(), layer.device)
+        };
+        layers.map(identity).collect()
     }
 
     /// Lines about what does not work here, for `stratafs ls -v`.
@@ -357,14 +447,14 @@ fn open_layer(
     path: &Path,
     role: &str,
     writable: bool,
-    pool: &Arc<DirPool>,
+    shared: &Shared,
     devices: &mut HashMap<u64, Device>,
 ) -> Result<Layer> {
     let refused = |what: &str, errno: nix::errno::Errno| {
         Error::Setup(format!("{role} {path:?} {what}: {}", errno.desc()))
     };
     // A lower layer is reached through a read-only mount of its own where that is allowed: a second fence.
-    let clone = if writable { None } else { open::read_only_clone(path).ok() };
+    let clone = if writable { None } else { open::clone(path, false, true).ok() };
     let fenced = clone.is_some();
     let fd = match clone {
         Some(fd) => fd,
@@ -376,13 +466,14 @@ fn open_layer(
     }
     let readable = upper::readable(fd.as_fd()).map_err(|e| refused("cannot be read", e))?;
     let uuid = handle::filesystem_uuid(readable.as_fd());
-    let index = u8::try_from(devices.len()).unwrap_or(u8::MAX).min(0x7f);
-    devices.entry(stat.dev).or_insert(Device { index, readable });
+    let may_hang = stat::may_hang(readable.as_fd()).map_err(|e| refused("cannot be read", e))?;
+    devices.entry(stat.dev).or_insert_with(|| Device { part: shared.numbers.take(), readable });
     Ok(Layer {
-        root: RealDir::root(id, fd, pool.clone()),
+        root: RealDir::root(id, fd, shared.pool.clone()),
         device: stat.dev,
         uuid,
         fenced,
+        may_hang,
         path: path.to_owned(),
     })
 }

@@ -2,15 +2,17 @@
 
 /// The device index sits in these bits, as the kernel puts the filesystem index into the high bits of `xino`.
 const DEVICE_SHIFT: u32 = 56;
-/// Numbers from here up are given by a counter: collisions, and real numbers that do not fit. Device index 127.
-pub const FIRST_COUNTED: u64 = 0x7f << DEVICE_SHIFT;
+/// So many devices have a part of the number space; the index after the last is the counter's.
+pub const DEVICES: u8 = 0x7f;
+/// Numbers from here up are given by a counter: collisions, and real numbers that do not fit.
+pub const FIRST_COUNTED: u64 = (DEVICES as u64) << DEVICE_SHIFT;
 /// The mount's root.
 pub const ROOT: u64 = 1;
 
 /// The number shown for the real inode `real` of the device with index `device`; nothing if it does not fit, or
 /// is taken by the root.
 pub fn pack(device: u8, real: u64) -> Option<u64> {
-    if device >= 0x7f || real >> DEVICE_SHIFT != 0 {
+    if device >= DEVICES || real >> DEVICE_SHIFT != 0 {
         return None;
     }
     let packed = (u64::from(device) << DEVICE_SHIFT) | real;

@@ -3,16 +3,19 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use super::ids::{disk_gid, disk_uid, shown_gid, shown_uid};
 use super::{Caller, Overlay};
 use crate::config::XattrPermissions;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
+use crate::graft::Cache;
 use crate::inode::{Fh, Ino, Inode};
-use crate::layer::override_stat;
+use crate::layer::{Stack, override_stat};
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::override_stat::Override;
@@ -25,8 +28,21 @@ use crate::sys::{At, cred, open, xattr};
 pub enum Lifetime {
     /// Until it is told otherwise: nobody else changes the layers of a mount.
     Forever,
+    /// So long.
+    For(Duration),
     /// Not at all: somebody may be changing it behind the kernel's attribute cache.
     None,
+}
+
+impl Lifetime {
+    /// Of what a stack shows.
+    pub(super) fn of(stack: &Stack) -> Lifetime {
+        match stack.terms.cache {
+            Cache::Always => Lifetime::Forever,
+            Cache::Ttl(time) => Lifetime::For(time),
+            Cache::Coherent => Lifetime::None,
+        }
+    }
 }
 
 /// What `stat` shows.
@@ -97,10 +113,13 @@ impl Overlay {
     /// The lower file under `name` whose data a change of its metadata would copy up, by the names alone: a mark that says
     /// otherwise only makes a thread that was not needed.
     fn lower_child(&self, parent: Ino, name: &OsStr) -> Option<Stat> {
-        if self.copy_up.leaves_data() || !self.stack.is_writable() {
+        if self.copy_up.leaves_data() {
             return None;
         }
         let dir = self.store.get(parent).filter(|dir| !dir.lower_dirs().is_empty())?;
+        if !dir.stack.is_writable() {
+            return None;
+        }
         for real in dir.real_dirs() {
             let found = real.fd().and_then(|fd| stat(At::new(fd.as_fd(), name)));
             match found {
@@ -115,31 +134,19 @@ impl Overlay {
     }
 
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
-        let real = inode.with(|at| self.stat_shown(at))?;
-        self.shown(inode, real)
-    }
-
-    /// Owner, mode and type are in attributes.
-    pub(super) fn by_attribute(&self) -> bool {
-        self.settings.xattr_permissions != XattrPermissions::Off
-    }
-
-    /// What is at `at`, as far as the object itself says.
-    pub(super) fn stat_shown(&self, at: At<'_>) -> Result<Stat> {
-        let mut real = stat(at).call("statx")?;
-        unmask_device(self.stack.namespace, &mut real, at)?;
-        if self.by_attribute() {
-            override_stat::apply(&mut real, at, self.settings.xattr_permissions).call("getxattr")?;
+        if inode.is_synthetic() {
+            return Ok(self.synthetic_attr(inode));
         }
-        Ok(real)
+        let real = inode.with(|at| stat_shown(&inode.stack, at))?;
+        self.shown(inode, real)
     }
 
     /// What the mount shows of an object that is `real` on disk.
     pub(super) fn shown(&self, inode: &Arc<Inode>, real: Stat) -> Result<Attr> {
         let mut stat = real;
         stat.ino = inode.st_ino;
-        stat.uid = self.shown_uid(real.uid);
-        stat.gid = self.shown_gid(real.gid);
+        stat.uid = shown_uid(&inode.stack.terms.ids, real.uid);
+        stat.gid = shown_gid(&inode.stack.terms.ids, real.gid);
         let state = inode.state.read();
         if inode.is_dir() {
             // The kernel, too, tells that it does not know how many subdirectories a merged directory has.
@@ -166,7 +173,7 @@ impl Overlay {
         let opens = inode.state.read().opens;
         let moving = opens.maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
         inode.note_attributes_cached(!moving);
-        if moving { Lifetime::None } else { Lifetime::Forever }
+        if moving { Lifetime::None } else { Lifetime::of(&inode.stack) }
     }
 
     /// Changes attributes of `ino`. Errors: whatever the upper layer answers; then as much as came before it is done, as
@@ -182,25 +189,27 @@ impl Overlay {
         if let Some(size) = change.size {
             self.truncate(caller, &inode, size, change.fh, made)?;
         }
-        let uid = change.uid.map(|uid| self.disk_uid(uid)).transpose()?;
-        let gid = change.gid.map(|gid| self.disk_gid(gid)).transpose()?;
+        let ids = &inode.stack.terms.ids;
+        let uid = change.uid.map(|uid| disk_uid(ids, uid)).transpose()?;
+        let gid = change.gid.map(|gid| disk_gid(ids, gid)).transpose()?;
         // An ordinary writer whose bytes pass the daemon by would leave set-id bits on what it writes: it is as if it
         // wrote right after this change.
         let opens = inode.state.read().opens;
         let unsafe_writer = opens.passthrough > 0 && opens.keeps_set_id && opens.plain_writers > 0;
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
+        let permissions = inode.stack.terms.permissions;
         inode.with(|at| {
             let times = (change.atime, change.mtime);
             if uid.is_some() || gid.is_some() {
-                self.chown(at, uid, gid)?;
+                chown(permissions, at, uid, gid)?;
             } else if change.mode.is_none()
                 && change.size.is_none()
                 && times == (SetTime::Omit, SetTime::Omit)
             {
-                self.clear_privileges(caller, at)?;
+                clear_privileges(permissions, caller, at)?;
             }
             if let Some(mode) = change.mode {
-                self.chmod(at, mode & 0o7777 & !unsafe_bits)?;
+                chmod(permissions, at, mode & 0o7777 & !unsafe_bits)?;
             }
             if times != (SetTime::Omit, SetTime::Omit) {
                 attr::utimens(at, times.0, times.1).call("utimensat")?;
@@ -237,52 +246,66 @@ impl Overlay {
         let fd = inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?;
         cut(fd.as_fd())
     }
+}
 
-    /// A change of nothing is either chown(-1, -1), which clears set-id bits and the capability, or what the kernel sends
-    /// before a write to a file that has a capability. The two look alike. Who may keep set-id bits is taken to write.
-    fn clear_privileges(&self, caller: Caller, at: At<'_>) -> Result<()> {
-        if caller.uid != 0 {
-            return self.chown(at, None, None);
-        }
-        match xattr::remove(at, c"security.capability") {
-            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
-            Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
-        }
+/// What is at `at` in a layer of `stack`, as far as the object itself says.
+pub(super) fn stat_shown(stack: &Stack, at: At<'_>) -> Result<Stat> {
+    let mut real = stat(at).call("statx")?;
+    if !stack.is_direct() {
+        unmask_device(stack.namespace, &mut real, at)?;
     }
+    if stack.by_attribute() {
+        override_stat::apply(&mut real, at, stack.terms.permissions).call("getxattr")?;
+    }
+    Ok(real)
+}
 
-    fn chown(&self, at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        if !self.by_attribute() {
-            return attr::chown(at, uid, gid).call("fchownat");
-        }
-        self.change_override(at, |over| {
-            over.uid = uid.unwrap_or(over.uid);
-            over.gid = gid.unwrap_or(over.gid);
-            if over.kind.is_none_or(|(kind, ..)| kind != FileKind::Dir) {
-                over.mode &= !0o6000;
-            }
-        })
+/// A change of nothing is either chown(-1, -1), which clears set-id bits and the capability, or what the kernel sends
+/// before a write to a file that has a capability. The two look alike. Who may keep set-id bits is taken to write.
+fn clear_privileges(permissions: XattrPermissions, caller: Caller, at: At<'_>) -> Result<()> {
+    if caller.uid != 0 {
+        return chown(permissions, at, None, None);
     }
+    match xattr::remove(at, c"security.capability") {
+        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(Error::Sys { call: "removexattr", errno }),
+    }
+}
 
-    fn chmod(&self, at: At<'_>, mode: u32) -> Result<()> {
-        if !self.by_attribute() {
-            return attr::chmod(at, mode).call("fchmodat2");
-        }
-        self.change_override(at, |over| over.mode = mode)
+fn chown(permissions: XattrPermissions, at: At<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    if permissions == XattrPermissions::Off {
+        return attr::chown(at, uid, gid).call("fchownat");
     }
+    change_override(permissions, at, |over| {
+        over.uid = uid.unwrap_or(over.uid);
+        over.gid = gid.unwrap_or(over.gid);
+        if over.kind.is_none_or(|(kind, ..)| kind != FileKind::Dir) {
+            over.mode &= !0o6000;
+        }
+    })
+}
 
-    /// Changes what an object says of itself in its attribute. The object's own mode stays open to the daemon.
-    pub(super) fn change_override(&self, at: At<'_>, change: impl FnOnce(&mut Override)) -> Result<()> {
-        let real = stat(at).call("statx")?;
-        if real.kind == FileKind::Symlink {
-            // It takes no attribute, and its owner and mode stop nobody.
-            return Ok(());
-        }
-        let mut over = override_stat::read(at, self.settings.xattr_permissions)
-            .call("getxattr")?
-            .unwrap_or(override_stat::of(&real));
-        change(&mut over);
-        override_stat::write(at, self.settings.xattr_permissions, &over).call("setxattr")
+fn chmod(permissions: XattrPermissions, at: At<'_>, mode: u32) -> Result<()> {
+    if permissions == XattrPermissions::Off {
+        return attr::chmod(at, mode).call("fchmodat2");
     }
+    change_override(permissions, at, |over| over.mode = mode)
+}
+
+/// Changes what an object says of itself in its attribute. The object's own mode stays open to the daemon.
+pub(super) fn change_override(
+    permissions: XattrPermissions,
+    at: At<'_>,
+    change: impl FnOnce(&mut Override),
+) -> Result<()> {
+    let real = stat(at).call("statx")?;
+    if real.kind == FileKind::Symlink {
+        // It takes no attribute, and its owner and mode stop nobody.
+        return Ok(());
+    }
+    let mut over = override_stat::read(at, permissions).call("getxattr")?.unwrap_or(override_stat::of(&real));
+    change(&mut over);
+    override_stat::write(at, permissions, &over).call("setxattr")
 }
 
 /// A char 0:0 of a caller is kept under another number.

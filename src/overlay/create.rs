@@ -12,13 +12,15 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use super::attr::{change_override, stat_shown};
 use super::file::Opened;
+use super::ids::disk_caller;
 use super::lookup::Entry;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
-use crate::layer::Upper;
+use crate::layer::Stack;
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
 use crate::merge::listing::FileKind;
@@ -104,6 +106,13 @@ impl Overlay {
 
     /// Errors: names that no object may have.
     pub(super) fn check_new_name(&self, parent: &Inode, name: &OsStr) -> Result<()> {
+        parent.stack.check_writable()?;
+        if parent.point(name).is_some() {
+            return Err(Error::Exists);
+        }
+        if parent.stack.is_direct() {
+            return Ok(());
+        }
         let upper = parent.stack.writable()?;
         let bytes = name.as_bytes();
         if bytes.len() > upper.name_max() {
@@ -117,7 +126,12 @@ impl Overlay {
 
     /// The inode of what was just made.
     fn made_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Entry<'_>> {
-        let entry = self.lookup_locked(parent, name)?.ok_or(Error::Bug("what was just made is not there"))?;
+        let entry = self.lookup_locked(parent, name)?.ok_or(if parent.stack.is_direct() {
+            // Somebody else was quick to take it away.
+            Error::Stale
+        } else {
+            Error::Bug("what was just made is not there")
+        })?;
         self.list_name(parent, name, &entry.inode);
         Ok(entry)
     }
@@ -165,19 +179,22 @@ impl Overlay {
         opened: Option<&mut Option<OwnedFd>>,
     ) -> Result<()> {
         self.copy_up.ensure(parent, Need::Metadata)?;
+        let owner = disk_caller(parent, caller)?;
+        if parent.stack.is_direct() {
+            return self.make_direct(owner, parent, name, node, opened);
+        }
         let upper = parent.stack.writable()?;
         let under = self.under_locked(parent, name)?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let fd = dir.fd().call("openat2")?;
         // As the kernel: whatever the lowers have under this name, now or after they were changed offline, is hidden.
         let opaque = matches!(node, NewNode::Dir { .. }) && !parent.lower_dirs().is_empty();
-        let owner = self.disk_caller(caller)?;
         let _changing = dir.changing();
-        if !under.whiteout && !opaque && !self.by_attribute() && !is_whiteout_device(node) {
+        if !under.whiteout && !opaque && !parent.stack.by_attribute() && !is_whiteout_device(node) {
             let made = cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened));
             made.call("mknodat")?;
         } else {
-            self.make_in_workdir(owner, upper, &fd, name, node, under.whiteout, opaque, opened)?;
+            self.make_in_workdir(owner, parent, &fd, name, node, under.whiteout, opaque, opened)?;
         }
         if under.whiteout_file {
             upper.remove_whiteout_file(fd.as_fd(), name)?;
@@ -192,7 +209,7 @@ impl Overlay {
     fn make_in_workdir(
         &self,
         owner: cred::Caller,
-        upper: &Upper,
+        parent: &Inode,
         dir: &OwnedFd,
         name: &OsStr,
         node: NewNode<'_>,
@@ -200,35 +217,13 @@ impl Overlay {
         opaque: bool,
         opened: Option<&mut Option<OwnedFd>>,
     ) -> Result<()> {
+        let upper = parent.stack.writable()?;
         let temp = upper.temp();
-        self.prepare(owner, upper, dir, &temp, node, opened)?;
+        prepare(owner, &parent.stack, dir, &temp, node, opened)?;
         if opaque {
             upper.set_opaque(temp.at())?;
         }
         upper.place(temp, dir.as_fd(), name, whiteout)
-    }
-
-    /// Makes in the workdir what is to appear in the upper directory `dir`.
-    fn prepare(
-        &self,
-        owner: cred::Caller,
-        upper: &Upper,
-        dir: &OwnedFd,
-        temp: &Temp<'_>,
-        node: NewNode<'_>,
-        opened: Option<&mut Option<OwnedFd>>,
-    ) -> Result<()> {
-        if !self.by_attribute() {
-            let stored = if is_whiteout_device(node) { disguise(node) } else { node };
-            make_at(temp.at(), stored, opened).call("mknodat")?;
-            inherit(owner, dir, temp.at(), node)?;
-            if is_whiteout_device(node) {
-                upper.set_mark(temp.at(), Mark::Device, b"0:0")?;
-            }
-            Ok(())
-        } else {
-            self.make_by_attribute(owner, dir, temp.at(), node, opened)
-        }
     }
 
     /// A char 0:0 that the mount will show in `parent`, in the workdir so far. Errors: `Invalid` where none can be made.
@@ -238,7 +233,7 @@ impl Overlay {
             parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")?;
         let temp = upper.temp();
         let node = NewNode::Node { mode: libc::S_IFCHR, device: (0, 0) };
-        match self.prepare(self.disk_caller(caller)?, upper, &dir, &temp, node, None) {
+        match prepare(disk_caller(parent, caller)?, &parent.stack, &dir, &temp, node, None) {
             Ok(()) => Ok(temp),
             Err(Error::Sys { errno: Errno::EPERM | Errno::EOPNOTSUPP, .. }) => {
                 Err(Error::Invalid("the upper layer holds no device that shows as a whiteout"))
@@ -263,38 +258,60 @@ impl Overlay {
         }
         self.made_locked(parent, name).map(drop)
     }
+}
 
-    /// Makes an object whose owner, mode and type are in an attribute.
-    fn make_by_attribute(
-        &self,
-        owner: cred::Caller,
-        dir: &OwnedFd,
-        at: At<'_>,
-        node: NewNode<'_>,
-        opened: Option<&mut Option<OwnedFd>>,
-    ) -> Result<()> {
-        let above = self.stat_shown(At::fd(dir.as_fd()))?;
-        let (real, kind, mode, device) = match node {
-            NewNode::Symlink(_) => return make_at(at, node, None).call("symlinkat"),
-            NewNode::Dir { mode } => (NewNode::Dir { mode: 0o755 }, FileKind::Dir, mode, (0, 0)),
-            NewNode::Node { mode, device } => {
-                let kind = crate::sys::stat::kind_of(mode).ok_or(Error::Invalid("an unknown type"))?;
-                (NewNode::Node { mode: libc::S_IFREG | 0o644, device: (0, 0) }, kind, mode, device)
-            }
-        };
-        make_at(at, real, opened).call("mknodat")?;
-        let setgid = above.mode & libc::S_ISGID != 0;
-        let mut bits = mode & !owner.umask & 0o7777;
-        if setgid && kind == FileKind::Dir {
-            bits |= libc::S_ISGID;
+/// Makes in the workdir what is to appear in the upper directory `dir`.
+fn prepare(
+    owner: cred::Caller,
+    stack: &Stack,
+    dir: &OwnedFd,
+    temp: &Temp<'_>,
+    node: NewNode<'_>,
+    opened: Option<&mut Option<OwnedFd>>,
+) -> Result<()> {
+    if !stack.by_attribute() {
+        let stored = if is_whiteout_device(node) { disguise(node) } else { node };
+        make_at(temp.at(), stored, opened).call("mknodat")?;
+        inherit(owner, dir, temp.at(), node)?;
+        if is_whiteout_device(node) {
+            stack.writable()?.set_mark(temp.at(), Mark::Device, b"0:0")?;
         }
-        self.change_override(at, |over| {
-            over.uid = owner.uid;
-            over.gid = if setgid { above.gid } else { owner.gid };
-            over.mode = bits;
-            over.kind = Some((kind, device.0, device.1));
-        })
+        Ok(())
+    } else {
+        make_by_attribute(stack, owner, dir, temp.at(), node, opened)
     }
+}
+
+/// Makes an object whose owner, mode and type are in an attribute.
+fn make_by_attribute(
+    stack: &Stack,
+    owner: cred::Caller,
+    dir: &OwnedFd,
+    at: At<'_>,
+    node: NewNode<'_>,
+    opened: Option<&mut Option<OwnedFd>>,
+) -> Result<()> {
+    let above = stat_shown(stack, At::fd(dir.as_fd()))?;
+    let (real, kind, mode, device) = match node {
+        NewNode::Symlink(_) => return make_at(at, node, None).call("symlinkat"),
+        NewNode::Dir { mode } => (NewNode::Dir { mode: 0o755 }, FileKind::Dir, mode, (0, 0)),
+        NewNode::Node { mode, device } => {
+            let kind = crate::sys::stat::kind_of(mode).ok_or(Error::Invalid("an unknown type"))?;
+            (NewNode::Node { mode: libc::S_IFREG | 0o644, device: (0, 0) }, kind, mode, device)
+        }
+    };
+    make_at(at, real, opened).call("mknodat")?;
+    let setgid = above.mode & libc::S_ISGID != 0;
+    let mut bits = mode & !owner.umask & 0o7777;
+    if setgid && kind == FileKind::Dir {
+        bits |= libc::S_ISGID;
+    }
+    change_override(stack.terms.permissions, at, |over| {
+        over.uid = owner.uid;
+        over.gid = if setgid { above.gid } else { owner.gid };
+        over.mode = bits;
+        over.kind = Some((kind, device.0, device.1));
+    })
 }
 
 /// A caller's char 0:0. In a layer that is a whiteout, so it is kept under another number with a mark; an overlay on top
@@ -311,7 +328,11 @@ fn disguise(node: NewNode<'_>) -> NewNode<'_> {
 }
 
 /// Makes the object at `at` with the thread's ids and umask.
-fn make_at(at: At<'_>, node: NewNode<'_>, opened: Option<&mut Option<OwnedFd>>) -> nix::Result<()> {
+pub(super) fn make_at(
+    at: At<'_>,
+    node: NewNode<'_>,
+    opened: Option<&mut Option<OwnedFd>>,
+) -> nix::Result<()> {
     match node {
         NewNode::Dir { mode } => name::mkdir(at, mode),
         NewNode::Symlink(target) => name::symlink(target, at),

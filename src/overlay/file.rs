@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::OFlag;
 use parking_lot::RwLock;
 
+use super::attr::Lifetime;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Fh, Ino, Inode, OpenFile};
+use crate::layer::Stack;
 use crate::merge::listing::FileKind;
 use crate::sys::{At, attr, copy, cred, open, stat};
 
@@ -24,6 +26,8 @@ use crate::sys::{At, attr, copy, cred, open, stat};
 pub enum IoMode {
     /// Through the daemon and the kernel's page cache. True: pages cached before are still right.
     Cached(bool),
+    /// Through the daemon, each time: others change the file, too.
+    Uncached,
     /// From and to the backing file.
     Passthrough {
         /// Open, for the kernel to take.
@@ -53,6 +57,12 @@ fn access(flags: OFlag) -> OFlag {
     flags & OFlag::O_ACCMODE
 }
 
+/// The flags that the daemon's own descriptor of a file of `stack` has.
+fn kept(stack: &Stack, flags: OFlag) -> OFlag {
+    // Where others append, too, only the file itself knows its end.
+    flags & if stack.is_direct() { KEPT | OFlag::O_APPEND } else { KEPT }
+}
+
 fn writes(flags: OFlag) -> bool {
     access(flags) != OFlag::O_RDONLY
 }
@@ -72,7 +82,7 @@ impl Overlay {
         };
         let found = inode.with_data(|at, in_upper| {
             let opened = if in_upper || writes(flags) {
-                self.open_real(at, flags)
+                self.open_real(&inode.stack, at, flags)
             } else {
                 // A lower layer does not change by being read, not even its times.
                 open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
@@ -103,8 +113,8 @@ impl Overlay {
 
     /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
     /// the kernel fills the rest of a page by the descriptor that wrote a part of it. Source: kernel `fuse_write_begin`.
-    fn open_real(&self, at: At<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
-        let kept = flags & KEPT;
+    fn open_real(&self, stack: &Stack, at: At<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+        let kept = kept(stack, flags);
         if !self.settings.writeback || access(flags) != OFlag::O_WRONLY {
             return open::file(at, kept);
         }
@@ -181,6 +191,11 @@ impl Overlay {
             opens.was_passthrough = false;
         }
         opens.writers += u32::from(writes(flags));
+        if inode.stack.is_direct() && state.orphan.is_none() {
+            // Others may give its name away while it is open.
+            state.orphan = Some(fd.clone());
+        }
+        let opens = &mut state.opens;
         let keeps_set_id = opens.keeps_set_id;
         let may_be_mapped = opens.maybe_mapped;
         let attributes_move = passes && writes(flags);
@@ -197,8 +212,12 @@ impl Overlay {
             fd: RwLock::new((!passes).then(|| (fd.clone(), in_upper))),
         };
         let fh = self.handles.add_file(file);
-        let mode =
-            if passes { IoMode::Passthrough { fd, keeps_set_id } } else { IoMode::Cached(!stale_pages) };
+        let mode = match Lifetime::of(&inode.stack) {
+            _ if passes => IoMode::Passthrough { fd, keeps_set_id },
+            Lifetime::Forever => IoMode::Cached(!stale_pages),
+            Lifetime::For(_) => IoMode::Cached(false),
+            Lifetime::None => IoMode::Uncached,
+        };
         Ok(Opened { fh, mode, may_be_mapped })
     }
 
@@ -223,11 +242,16 @@ impl Overlay {
         let opens = &mut state.opens;
         opens.writers -= u32::from(writes(file.flags));
         opens.plain_writers -= u32::from(file.plain_writer);
-        if !file.passthrough.load(Ordering::Relaxed) {
-            opens.cached -= 1;
+        let passed = file.passthrough.load(Ordering::Relaxed);
+        let count = if passed { &mut opens.passthrough } else { &mut opens.cached };
+        *count -= 1;
+        let opens = state.opens;
+        if file.inode.stack.is_direct() && opens.passthrough + opens.cached == 0 && !state.names.is_empty() {
+            state.orphan = None;
+        }
+        if !passed {
             return None;
         }
-        opens.passthrough -= 1;
         (opens.passthrough == 0).then_some(file.inode.ino)
     }
 
@@ -252,7 +276,7 @@ impl Overlay {
             }
         }
         let (fd, on_upper) = file.inode.with_data(|at, on_upper| {
-            Ok((Arc::new(self.open_real(at, file.flags).call("openat2")?), on_upper))
+            Ok((Arc::new(self.open_real(&file.inode.stack, at, file.flags).call("openat2")?), on_upper))
         })?;
         *file.fd.write() = Some((fd.clone(), on_upper));
         Ok(fd)
@@ -262,7 +286,7 @@ impl Overlay {
     pub fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
         let file = self.file(fh)?;
         let in_upper = file.inode.has_upper();
-        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile {
+        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile && !file.inode.stack.is_direct() {
             if in_upper {
                 self.look_for_losses(&file);
             }

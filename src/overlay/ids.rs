@@ -1,42 +1,38 @@
 //! Between the ids that callers see and the ids on disk.
 
-use super::{Caller, Overlay};
-use crate::config::IdRange;
+use super::Caller;
+use crate::config::{IdMaps, IdRange};
 use crate::error::{Error, Result};
+use crate::inode::Inode;
 use crate::sys::cred;
 
 /// What an id without a mapping shows as. Source: `/proc/sys/kernel/overflowuid`.
 const OVERFLOW: u32 = 65534;
 
-impl Overlay {
-    /// The owner shown for `uid` on disk.
-    pub(super) fn shown_uid(&self, uid: u32) -> u32 {
-        self.settings.ids.squash_uid.unwrap_or_else(|| shown(&self.settings.ids.uids, uid))
-    }
+/// The owner shown for `uid` on disk.
+pub(super) fn shown_uid(ids: &IdMaps, uid: u32) -> u32 {
+    ids.squash_uid.unwrap_or_else(|| shown(&ids.uids, uid))
+}
 
-    /// The group shown for `gid` on disk.
-    pub(super) fn shown_gid(&self, gid: u32) -> u32 {
-        self.settings.ids.squash_gid.unwrap_or_else(|| shown(&self.settings.ids.gids, gid))
-    }
+/// The group shown for `gid` on disk.
+pub(super) fn shown_gid(ids: &IdMaps, gid: u32) -> u32 {
+    ids.squash_gid.unwrap_or_else(|| shown(&ids.gids, gid))
+}
 
-    /// The id on disk of an owner given by a caller. Errors: `Invalid` without a mapping.
-    pub(super) fn disk_uid(&self, uid: u32) -> Result<u32> {
-        on_disk(&self.settings.ids.uids, uid)
-    }
+/// The id on disk of an owner given by a caller. Errors: `Invalid` without a mapping.
+pub(super) fn disk_uid(ids: &IdMaps, uid: u32) -> Result<u32> {
+    on_disk(&ids.uids, uid)
+}
 
-    /// The id on disk of a group given by a caller. Errors: `Invalid` without a mapping.
-    pub(super) fn disk_gid(&self, gid: u32) -> Result<u32> {
-        on_disk(&self.settings.ids.gids, gid)
-    }
+/// The id on disk of a group given by a caller. Errors: `Invalid` without a mapping.
+pub(super) fn disk_gid(ids: &IdMaps, gid: u32) -> Result<u32> {
+    on_disk(&ids.gids, gid)
+}
 
-    /// Who owns what this caller makes.
-    pub(super) fn disk_caller(&self, caller: Caller) -> Result<cred::Caller> {
-        Ok(cred::Caller {
-            uid: self.disk_uid(caller.uid)?,
-            gid: self.disk_gid(caller.gid)?,
-            umask: caller.umask,
-        })
-    }
+/// Who owns what this caller makes in `dir`.
+pub(super) fn disk_caller(dir: &Inode, caller: Caller) -> Result<cred::Caller> {
+    let ids = &dir.stack.terms.ids;
+    Ok(cred::Caller { uid: disk_uid(ids, caller.uid)?, gid: disk_gid(ids, caller.gid)?, umask: caller.umask })
 }
 
 fn shown(ranges: &[IdRange], id: u32) -> u32 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nix::fcntl::RenameFlags;
 
+use super::attr::Lifetime;
 use super::lookup::Entry;
 use super::remove::count_names;
 use super::{Overlay, redirect};
@@ -24,22 +25,29 @@ impl Overlay {
     pub fn link(&self, ino: Ino, parent: Ino, name: &OsStr) -> Result<Entry<'_>> {
         let parent = self.dir(parent)?;
         let inode = self.inode(ino)?;
+        if !Arc::ptr_eq(&parent.stack, &inode.stack) {
+            return Err(Error::CrossDevice("the file is in another tree"));
+        }
         self.check_new_name(&parent, name)?;
         if inode.is_dir() {
             return Err(Error::NotPermitted("a directory has one name"));
         }
         self.copy_up.ensure(&inode, Need::Metadata)?;
         // The path to the name it has already stays.
-        let _tree = self.rename_gate.read();
+        let _tree = parent.stack.rename_gate.read();
         let _names = parent.names.write();
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
-        self.link_locked(&inode, &parent, name)?;
+        if parent.stack.is_direct() {
+            self.link_direct(&inode, &parent, name)?;
+        } else {
+            self.link_locked(&inode, &parent, name)?;
+        }
         self.sync_names(&parent)?;
         let inode = self.store.refer(ino).ok_or(Error::Stale)?;
         self.list_name(&parent, name, &inode);
         let attr = self.attr_of(&inode)?;
-        Ok(Entry { inode, attr })
+        Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })
     }
 
     fn link_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {

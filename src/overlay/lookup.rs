@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 
 use super::Overlay;
-use super::attr::Attr;
+use super::attr::{Attr, Lifetime, stat_shown};
 use crate::copy_up::publish::index_entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
-use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node};
+use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point};
 use crate::layer::real_dir::Fact;
 use crate::layer::stack::Found;
 use crate::layer::{Place, Stack, Upper};
@@ -39,6 +39,8 @@ pub struct Entry<'a> {
     pub inode: InodeRef<'a>,
     /// What `stat` shows of it.
     pub attr: Attr,
+    /// How long the kernel may believe that the name is this inode's.
+    pub lifetime: Lifetime,
 }
 
 /// An object as the layers have it, before it has a number.
@@ -58,12 +60,12 @@ pub(super) struct Object {
 }
 
 impl Overlay {
-    /// The inode under `name` in `parent`; nothing if there is none.
+    /// The inode under `name` in `parent`; nothing if there is none, and how long that holds.
     /// Errors: `NameTooLong`; `BadMark` for a mark that cannot be followed.
-    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Option<Entry<'_>>> {
+    pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<(Option<Entry<'_>>, Lifetime)> {
         let parent = self.dir(parent)?;
         let _names = parent.names.read();
-        self.lookup_locked(&parent, name)
+        Ok((self.lookup_locked(&parent, name)?, Lifetime::of(&parent.stack)))
     }
 
     /// As `lookup`. Locks: the parent's names are held, for reading at least.
@@ -71,19 +73,48 @@ impl Overlay {
         if name.as_bytes().len() > NAME_MAX {
             return Err(Error::NameTooLong);
         }
-        if mark::is_reserved(name.as_bytes()) || parent.state.read().gone {
+        let point = {
+            let state = parent.state.read();
+            if state.gone {
+                return Ok(None);
+            }
+            state.points.as_ref().and_then(|points| points.get(name).cloned())
+        };
+        match point {
+            Some(Point::Graft(root)) => return self.graft_entry(&root).map(Some),
+            Some(Point::Synthetic(inode)) => return self.entry_of(inode.ino).map(Some),
+            Some(Point::Way(was)) => {
+                let entry = self.found_locked(parent, name)?;
+                self.way_leads_on(parent, name, &was, entry.as_ref());
+                return Ok(entry);
+            }
+            None => {}
+        }
+        self.found_locked(parent, name)
+    }
+
+    /// What the layers have under `name`, whatever is attached there. Locks: the parent's names, for reading at least.
+    pub(super) fn found_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
+        if !parent.stack.is_direct() && mark::is_reserved(name.as_bytes()) {
             return Ok(None);
         }
         let found = parent.stack.resolve(&parent.real_dirs(), name)?;
         let Some(object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
         // What a device or an attribute really says takes another look at the object.
-        let real = (!self.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
+        let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
         let attr = match real {
             Some(real) => self.shown(&inode, real)?,
             None => self.attr_of(&inode)?,
         };
-        Ok(Some(Entry { inode, attr }))
+        Ok(Some(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) }))
+    }
+
+    /// A lookup of an inode that is known for as long as something is attached.
+    pub(super) fn entry_of(&self, ino: Ino) -> Result<Entry<'_>> {
+        let inode = self.store.refer(ino).ok_or(Error::Stale)?;
+        let attr = self.attr_of(&inode)?;
+        Ok(Entry { inode, attr, lifetime: Lifetime::Forever })
     }
 
     /// As `lookup_locked`. Errors: `NotFound`.
@@ -115,9 +146,9 @@ impl Overlay {
                 } else {
                     lower_object(stack, layer, &place, state)?
                 };
-                if object.kind == FileKind::Regular && self.by_attribute() {
+                if object.kind == FileKind::Regular && stack.by_attribute() {
                     let fd = place.dir.fd().call("openat2")?;
-                    object.kind = self.stat_shown(At::new(fd.as_fd(), &place.name))?.kind;
+                    object.kind = stat_shown(stack, At::new(fd.as_fd(), &place.name))?.kind;
                 }
                 Ok(Some(object))
             }
@@ -134,6 +165,10 @@ impl Overlay {
         }
         let own = object.wanted.filter(|_| !object.by_name).map(Ino);
         if let Some(known) = own.and_then(|ino| self.store.refer(ino)) {
+            if parent.stack.is_direct() && identity.is_direct(&known) {
+                self.has_name_now(&known, parent, name)?;
+                return Ok(known);
+            }
             if identity.is(&known, parent, name) {
                 self.add_name(&known, &mut known.state.write(), parent, name, object.in_upper);
                 return Ok(known);
@@ -206,6 +241,12 @@ impl Object {
 }
 
 impl Identity {
+    /// As `is` in a tree without marks: a number there is one object's until it is removed.
+    fn is_direct(&self, known: &Inode) -> bool {
+        let state = known.state.read();
+        known.kind == self.kind && !state.gone && state.upper_ino == self.upper_ino
+    }
+
     /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
     fn is(&self, known: &Inode, parent: &Inode, name: &OsStr) -> bool {
         if known.kind != self.kind {
@@ -261,8 +302,14 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
 }
 
 fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<Object> {
-    let upper = stack.writable()?;
     let real = place.stat;
+    if stack.is_direct() {
+        state.upper_ino = real.ino;
+        let wanted = stack.pack_ino(real.dev, real.ino);
+        let node = Node::NonDir;
+        return Ok(Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true });
+    }
+    let upper = stack.writable()?;
     let fd = place.dir.fd().call("openat2")?;
     let at = At::new(fd.as_fd(), &place.name);
     let mut wanted = stack.pack_ino(real.dev, real.ino);

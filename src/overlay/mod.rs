@@ -6,21 +6,28 @@
 
 mod attr;
 mod create;
+mod direct;
 mod file;
+mod graft;
 mod ids;
+mod in_volume;
 mod io;
 mod link;
 mod lookup;
 mod names;
+mod populate;
 mod readdir;
 mod redirect;
 mod remove;
 mod rename;
+mod source;
 mod statfs;
+mod way;
 mod xattr;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -29,17 +36,20 @@ use smallvec::SmallVec;
 pub use attr::{Attr, Lifetime, SetAttr};
 pub use create::NewNode;
 pub use file::{IoMode, Opened};
+pub use graft::Grafts;
 pub use lookup::Entry;
 pub use readdir::{DirEntry, DirEntryPlus};
 pub use rename::RenameMode;
 
-use crate::config::{Config, IdMaps, RedirectDir, XattrPermissions};
+use crate::config::{Config, RedirectDir};
 use crate::copy_up::CopyUp;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Handles, Ino, Inode, Node, Store};
-use crate::layer::Stack;
+use crate::layer::real_dir::Fact;
+use crate::layer::{RealDir, Shared, Stack, probe};
 use crate::merge::listing::FileKind;
-use crate::sync::{LevelMutex, LevelRwLock, level};
+use crate::merge::mark::Opaque;
+use crate::sync::{LevelMutex, level};
 use crate::sys::At;
 
 /// Who asks, in ids as the mount shows them.
@@ -58,13 +68,21 @@ pub struct Caller {
 /// The choices of a mount that operations ask for.
 #[derive(Debug)]
 pub struct Settings {
-    ids: IdMaps,
-    xattr_permissions: XattrPermissions,
     acl: bool,
     static_nlink: bool,
     redirects: bool,
     /// The kernel keeps written pages, and reads through whatever descriptor it writes by.
     writeback: bool,
+}
+
+/// Called with a directory and a name in it that the kernel may have cached, and that leads elsewhere now.
+struct NameChanged(Hear);
+type Hear = Box<dyn Fn(Ino, &OsStr) + Send + Sync>;
+
+impl std::fmt::Debug for NameChanged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NameChanged")
+    }
 }
 
 /// The merged tree.
@@ -75,26 +93,29 @@ pub struct Overlay {
     handles: Handles,
     copy_up: CopyUp,
     settings: Settings,
-    /// Level 1: taken for writing by whoever moves a directory or touches two directories' names.
-    rename_gate: LevelRwLock<(), { level::RENAME }>,
     /// Inodes whose number was given by the counter, by name: the only way to find them again.
     counted: LevelMutex<HashMap<(Ino, Box<OsStr>), Ino>, { level::STORE }>,
     /// The kernel passes reads and writes to backing files; cleared for good when it refuses.
     passthrough: AtomicBool,
     /// The upper layer's filesystem has lost what was written; a `volatile` mount syncs nothing from then on.
     lost: AtomicBool,
+    /// What is attached in the tree.
+    grafts: Grafts,
+    /// Some source is on a filesystem that may not answer.
+    may_hang: AtomicBool,
+    name_changed: OnceLock<NameChanged>,
 }
 
 impl Overlay {
     /// Opens the layers of `config` and makes the root. `open_files` is how many descriptors the daemon may have.
     /// Errors: `Setup` naming the layer and the remedy.
     pub fn new(config: &Config, open_files: usize) -> Result<Overlay> {
-        let stack = Arc::new(Stack::open(config, open_files / 2)?);
+        let shared = Shared::new(open_files / 2);
+        let stack = Arc::new(Stack::open(config, &shared)?);
         let overlay = Overlay {
+            grafts: Grafts::new(shared, config),
             copy_up: CopyUp::new(config.fsync, config.marks.metacopy, config.xattr_permissions),
             settings: Settings {
-                ids: config.ids.clone(),
-                xattr_permissions: config.xattr_permissions,
                 acl: config.acl,
                 static_nlink: config.static_nlink,
                 redirects: config.marks.redirect_dir == RedirectDir::On,
@@ -102,28 +123,32 @@ impl Overlay {
             },
             store: Store::default(),
             handles: Handles::default(),
-            rename_gate: LevelRwLock::new(()),
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            may_hang: AtomicBool::new(stack.may_hang),
+            name_changed: OnceLock::new(),
             stack,
         };
-        overlay.make_root()?;
+        let root = overlay.root_of(&overlay.stack, Some(Ino::ROOT))?;
+        match overlay.store.insert(root) {
+            Ok(root) => drop(root.leak()),
+            Err(_) => return Err(Error::Bug("two roots")),
+        }
+        for spec in &config.grafts {
+            overlay.attach(spec)?;
+        }
         Ok(overlay)
     }
 
-    fn make_root(&self) -> Result<()> {
-        let stack = &self.stack;
+    /// The root directory of a stack, as an inode that nobody has looked up yet. `ino` is its number, if it is not its own.
+    fn root_of(&self, stack: &Arc<Stack>, ino: Option<Ino>) -> Result<Arc<Inode>> {
         let mut lowers: SmallVec<_> = SmallVec::new();
         let upper = OnceLock::new();
         for root in stack.roots() {
-            use std::os::fd::AsFd;
-            let fd = root.fd().call("open")?;
-            let marks =
-                crate::layer::probe::dir_marks(stack.namespace, At::fd(fd.as_fd())).call("listxattr")?;
-            let x = marks.opaque == crate::merge::mark::Opaque::XattrWhiteouts;
-            root.note(crate::layer::real_dir::Fact::XattrWhiteouts, x);
-            root.note(crate::layer::real_dir::Fact::Impure, marks.impure);
+            if !stack.is_direct() {
+                note_marks(stack, root)?;
+            }
             if root.layer().is_upper() {
                 upper.set(root.clone()).map_err(|_| Error::Bug("two upper layers"))?;
             } else {
@@ -132,15 +157,12 @@ impl Overlay {
         }
         let top = lowers.first().or(upper.get()).ok_or(Error::Bug("a stack without layers"))?.clone();
         let fd = top.fd().call("open")?;
-        let stat = crate::sys::stat::stat(At::fd(std::os::fd::AsFd::as_fd(&fd))).call("statx")?;
-        let st_ino = stack.pack_ino(stat.dev, stat.ino).unwrap_or(Ino::ROOT.0);
+        let stat = crate::sys::stat::stat(At::fd(fd.as_fd())).call("statx")?;
+        let own = stack.pack_ino(stat.dev, stat.ino);
+        let ino = ino.or(own.map(Ino)).unwrap_or_else(|| self.store.count());
         let node = Node::Dir { upper, lowers };
-        let root = Inode::new(Ino::ROOT, st_ino, FileKind::Dir, stack.clone(), node, Default::default());
-        match self.store.insert(Arc::new(root)) {
-            Ok(root) => drop(root.leak()),
-            Err(_) => return Err(Error::Bug("two roots")),
-        }
-        Ok(())
+        let st_ino = own.unwrap_or(ino.0);
+        Ok(Arc::new(Inode::new(ino, st_ino, FileKind::Dir, stack.clone(), node, Default::default())))
     }
 
     /// The layers.
@@ -153,6 +175,12 @@ impl Overlay {
         self.copy_up.on_change(changed);
     }
 
+    /// Says who is to hear of names that lead elsewhere now.
+    pub fn on_name_change(&self, changed: impl Fn(Ino, &OsStr) + Send + Sync + 'static) {
+        // A second listener would be a fault of the mount's start; the first stays.
+        let _ = self.name_changed.set(NameChanged(Box::new(changed)));
+    }
+
     /// Says whether the kernel passes reads and writes through.
     pub fn set_passthrough(&self, on: bool) {
         self.passthrough.store(on, Ordering::Relaxed);
@@ -163,11 +191,17 @@ impl Overlay {
         self.passthrough.load(Ordering::Relaxed)
     }
 
+    /// Whether a request on `ino` may wait for a filesystem that does not answer.
+    pub fn may_wait(&self, ino: Ino) -> bool {
+        self.may_hang.load(Ordering::Relaxed) && self.store.get(ino).is_some_and(|inode| inode.stack.may_hang)
+    }
+
     /// How many inodes the kernel knows.
     pub fn known_inodes(&self) -> usize {
         self.store.len()
     }
 
+    /// The inode that the kernel calls `ino`.
     fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
         self.store.get(ino).ok_or(Error::Stale)
     }
@@ -189,4 +223,13 @@ impl Overlay {
             }
         }
     }
+}
+
+/// Notes what the marks of a stack's root say.
+fn note_marks(stack: &Stack, root: &Arc<RealDir>) -> Result<()> {
+    let fd = root.fd().call("open")?;
+    let marks = probe::dir_marks(stack.namespace, At::fd(fd.as_fd())).call("listxattr")?;
+    root.note(Fact::XattrWhiteouts, marks.opaque == Opaque::XattrWhiteouts);
+    root.note(Fact::Impure, marks.impure);
+    Ok(())
 }

@@ -5,13 +5,17 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::Overlay;
+use super::attr::{Attr, Lifetime};
 use super::lookup::Entry;
-use super::{Attr, Overlay};
 use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
-use crate::inode::{Fh, Ino, Inode, OpenDir};
+use crate::inode::{Fh, Ino, Inode, OpenDir, Point};
 use crate::layer::real_dir::{Fact, RealDir};
 use crate::layer::{override_stat, probe};
+use crate::merge::LayerId;
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
 use crate::merge::resolve::Outcome;
 use crate::sys::stat::stat;
@@ -51,7 +55,12 @@ impl Overlay {
     pub fn opendir(&self, ino: Ino) -> Result<Fh> {
         let inode = self.dir(ino)?;
         inode.state.write().open_dirs += 1;
-        Ok(self.handles.add_dir(OpenDir { inode }))
+        Ok(self.handles.add_dir(OpenDir { inode, listing: Mutex::new(None) }))
+    }
+
+    /// Whether the kernel may keep the names of the directory `ino` until it is told otherwise.
+    pub fn listing_holds(&self, ino: Ino) -> bool {
+        self.store.get(ino).is_some_and(|inode| Lifetime::of(&inode.stack) == Lifetime::Forever)
     }
 
     /// Closes an open directory.
@@ -67,8 +76,8 @@ impl Overlay {
 
     /// Writes a directory's names to the disk.
     pub fn fsyncdir(&self, fh: Fh) -> Result<()> {
-        let inode = self.opened_dir(fh)?;
-        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile {
+        let inode = &self.opened_dir(fh)?.inode;
+        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile && !inode.stack.is_direct() {
             return self.nothing_lost();
         }
         match inode.upper_dir() {
@@ -77,16 +86,14 @@ impl Overlay {
         }
     }
 
-    fn opened_dir(&self, fh: Fh) -> Result<Arc<Inode>> {
-        let dir =
-            self.handles.dir(fh).ok_or(Error::Sys { call: "readdir", errno: nix::errno::Errno::EBADF })?;
-        Ok(dir.inode.clone())
+    fn opened_dir(&self, fh: Fh) -> Result<Arc<OpenDir>> {
+        self.handles.dir(fh).ok_or(Error::Sys { call: "readdir", errno: nix::errno::Errno::EBADF })
     }
 
     /// Gives names from `offset` on to `each` until it says that it is full.
     pub fn readdir(&self, fh: Fh, offset: u64, mut each: impl FnMut(DirEntry<'_>) -> bool) -> Result<()> {
-        let inode = self.opened_dir(fh)?;
-        self.list(&inode, offset, &mut |entry| Ok(each(entry)))
+        let dir = self.opened_dir(fh)?;
+        self.list(&dir, offset, &mut |entry| Ok(each(entry)))
     }
 
     /// As `readdir`, with a lookup of each name. `each` says whether it took the name; the lookup of one it did not
@@ -97,14 +104,25 @@ impl Overlay {
         offset: u64,
         mut each: impl FnMut(DirEntryPlus<'_>) -> bool,
     ) -> Result<()> {
-        let inode = self.opened_dir(fh)?;
-        self.list(&inode, offset, &mut |entry| {
+        let dir = self.opened_dir(fh)?;
+        let dir_ino = dir.inode.ino;
+        self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
                 let node = Ino(entry.st_ino);
                 return Ok(each(DirEntryPlus { entry, attr: None, node }));
             }
-            match self.lookup(inode.ino, entry.name) {
-                Ok(Some(Entry { inode, attr })) => {
+            if let Some(Point::Graft(root)) = dir.inode.point(entry.name) {
+                if root.inode().stack.may_hang {
+                    // Whoever lists a directory shall not wait for what is attached in it.
+                    return Ok(each(DirEntryPlus { entry, attr: None, node: self.store.count() }));
+                }
+            }
+            match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
+                Ok(Some(Entry { inode, mut attr, lifetime })) => {
+                    if lifetime != Lifetime::Forever {
+                        // One lifetime for the name and the attributes.
+                        attr.lifetime = lifetime;
+                    }
                     let full = each(DirEntryPlus { entry, attr: Some(attr), node: attr.ino });
                     if !full {
                         drop(inode.leak());
@@ -120,12 +138,13 @@ impl Overlay {
 
     fn list(
         &self,
-        inode: &Arc<Inode>,
+        dir: &OpenDir,
         offset: u64,
         each: &mut dyn FnMut(DirEntry<'_>) -> Result<bool>,
     ) -> Result<()> {
+        let inode = &dir.inode;
         if offset == 0 {
-            begin(inode);
+            begin(dir);
         }
         for (at, dot) in [".", ".."].iter().enumerate().skip(offset.min(DOTS) as usize) {
             let st_ino = if at == 0 { inode.st_ino } else { parent_number(inode) };
@@ -137,7 +156,7 @@ impl Overlay {
         let mut at = offset.saturating_sub(DOTS);
         loop {
             // Copied in small parts: a lookup of a name must not wait for the state of its directory.
-            let batch = self.listed(inode, at)?;
+            let batch = self.listed(dir, at)?;
             let Some((last, _)) = batch.last() else { return Ok(()) };
             at = *last;
             for (next, listed) in &batch {
@@ -154,14 +173,27 @@ impl Overlay {
         }
     }
 
-    fn listed(&self, inode: &Arc<Inode>, at: u64) -> Result<Vec<(u64, Listed)>> {
+    fn listed(&self, dir: &OpenDir, at: u64) -> Result<Vec<(u64, Listed)>> {
+        let inode = &dir.inode;
+        let batch = |listing: &Listing| {
+            listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect()
+        };
+        if inode.stack.is_direct() {
+            // Others make and remove names, too: each reader has the names as they were when it began.
+            let mut kept = dir.listing.lock();
+            if kept.is_none() {
+                let _names = inode.names.read();
+                *kept = Some(Listing::new(self.merged_names(inode)?));
+            }
+            return Ok(kept.as_ref().map(batch).unwrap_or_default());
+        }
         {
             let state = inode.state.read();
             if state.gone {
                 return Ok(Vec::new());
             }
             if let Some(listing) = &state.listing {
-                return Ok(listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect());
+                return Ok(batch(listing));
             }
         }
         let listing = {
@@ -177,10 +209,8 @@ impl Overlay {
             }
         };
         match listing {
-            Some(listing) => {
-                Ok(listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect())
-            }
-            None => self.listed(inode, at),
+            Some(listing) => Ok(batch(&listing)),
+            None => self.listed(dir, at),
         }
     }
 
@@ -192,15 +222,28 @@ impl Overlay {
             let st_ino = self.number_of(inode, &name)?;
             listed.push(Listed { name: name.name, st_ino, kind: name.kind });
         }
+        if let Some(points) = inode.state.read().points.clone() {
+            let attached = |(name, point): (&OsStr, &Point)| Listed {
+                name: name.into(),
+                st_ino: point.st_ino(),
+                kind: point.kind(),
+            };
+            listed.retain(|listed| points.get(&listed.name).is_none());
+            listed.extend(points.iter().map(attached));
+        }
         Ok(listed)
     }
 
-    fn shown_names(&self, inode: &Arc<Inode>) -> Result<Vec<Shown>> {
+    /// The names that the directory's own layers show. Locks: its names, for reading at least.
+    pub(super) fn shown_names(&self, inode: &Arc<Inode>) -> Result<Vec<Shown>> {
         let dirs = inode.real_dirs();
         let mut merger = Merger::default();
         for (i, real) in dirs.iter().enumerate() {
             let raws = self.raw_names(inode, real)?;
             let last = i + 1 == dirs.len();
+            if inode.stack.is_direct() {
+                return Ok(raws.into_iter().filter_map(|raw| shown_as_it_is(real.layer(), raw)).collect());
+            }
             let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
             let whiteout_files = merger.feed(real.layer(), last, entries);
             real.note(Fact::NoWhiteoutFiles, !whiteout_files);
@@ -210,10 +253,13 @@ impl Overlay {
 
     fn raw_names(&self, inode: &Inode, real: &Arc<RealDir>) -> Result<Vec<(Box<OsStr>, u64, RawKind)>> {
         let fd = real.fd().call("openat2")?;
+        let stack = &inode.stack;
         let mut raws = Vec::new();
         let read = dir::read(fd.as_fd(), |entry| {
             let at = At::new(fd.as_fd(), entry.name);
             let kind = match entry.kind {
+                None if stack.is_direct() => RawKind::Object(stat(at)?.kind),
+                Some(kind) if stack.is_direct() => RawKind::Object(kind),
                 None | Some(FileKind::Char) => {
                     let found = stat(at)?;
                     if found.is_whiteout_device() { RawKind::Whiteout } else { RawKind::Object(found.kind) }
@@ -221,13 +267,13 @@ impl Overlay {
                 Some(FileKind::Regular)
                     if real.is(Fact::XattrWhiteouts)
                         && stat(at)?.size == 0
-                        && probe::is_xattr_whiteout(inode.stack.namespace, at)? =>
+                        && probe::is_xattr_whiteout(stack.namespace, at)? =>
                 {
                     RawKind::Whiteout
                 }
-                Some(FileKind::Regular) if self.by_attribute() => {
+                Some(FileKind::Regular) if stack.by_attribute() => {
                     let mut found = stat(at)?;
-                    override_stat::apply(&mut found, at, self.settings.xattr_permissions)?;
+                    override_stat::apply(&mut found, at, stack.terms.permissions)?;
                     RawKind::Object(found.kind)
                 }
                 Some(kind) => RawKind::Object(kind),
@@ -267,16 +313,32 @@ impl Overlay {
 
     /// Whether the directory shows no name. Locks: its names, for reading at least.
     pub(super) fn is_empty_locked(&self, inode: &Arc<Inode>) -> Result<bool> {
-        Ok(self.shown_names(inode)?.is_empty())
+        let leads_to_grafts = inode.state.read().points.is_some();
+        Ok(!leads_to_grafts && self.shown_names(inode)?.is_empty())
+    }
+}
+
+/// A name of a tree without marks.
+fn shown_as_it_is(layer: LayerId, (name, ino, kind): (Box<OsStr>, u64, RawKind)) -> Option<Shown> {
+    match kind {
+        RawKind::Object(kind) => Some(Shown { name, ino, kind, layer }),
+        RawKind::Whiteout => None,
     }
 }
 
 fn parent_number(inode: &Inode) -> u64 {
-    inode.dir_name().map_or(inode.st_ino, |name| name.parent.st_ino)
+    let state = inode.state.read();
+    let above = state.names.first().map(|name| &name.parent).or(state.above.as_ref());
+    above.map_or(inode.st_ino, |parent| parent.st_ino)
 }
 
 /// Notes that a reader of the directory begins.
-fn begin(inode: &Inode) {
+fn begin(dir: &OpenDir) {
+    let inode = &dir.inode;
+    if inode.stack.is_direct() {
+        *dir.listing.lock() = None;
+        return;
+    }
     // Most listings are read once, and then there is none yet.
     if inode.state.read().listing.is_none() {
         return;

@@ -8,7 +8,7 @@ use super::Overlay;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::node::State;
-use crate::inode::{Ino, Inode};
+use crate::inode::{Ino, Inode, Point};
 use crate::layer::{RealDir, Upper};
 use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::remove::{Facts, Plan, UpperObject, plan};
@@ -19,7 +19,8 @@ impl Overlay {
     /// Removes the name of a non-directory. Errors: `NotFound`, `IsDir`, `ReadOnly`, and what the upper layer answers.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let parent = self.dir(parent)?;
-        parent.stack.writable()?;
+        parent.stack.check_writable()?;
+        check_no_point(&parent, name)?;
         let inode = {
             let _names = parent.names.read();
             self.existing_locked(&parent, name)?
@@ -35,6 +36,9 @@ impl Overlay {
         }
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
+        if parent.stack.is_direct() {
+            return self.unlink_direct(&parent, name, &inode);
+        }
         // So that the real count and the mark of the overlay's change in one step.
         self.copy_up.link_up_indexed(&inode, &parent, name)?;
         self.unlink_locked(&parent, name, &inode)?;
@@ -74,20 +78,21 @@ impl Overlay {
         let _changing = dir.changing();
         carry_out(upper, dir, name, plan(Facts { upper: upper_object, lower_shows }))?;
         self.remove_name(inode, &mut state, parent, name);
-        self.one_name_less(upper, &mut state)?;
+        self.one_name_less(inode, &mut state)?;
         drop(state);
         self.sync_names(parent)
     }
 
     /// Notes that a name of the inode is gone; an index entry goes with the last one.
-    pub(super) fn one_name_less(&self, upper: &Upper, state: &mut State) -> Result<()> {
+    pub(super) fn one_name_less(&self, inode: &Inode, state: &mut State) -> Result<()> {
         if let Some(nlink) = &mut state.nlink {
             *nlink = nlink.saturating_sub(1);
         } else if state.upper_ino == 0 && state.names.is_empty() {
             state.nlink = Some(0);
         }
         if state.nlink == Some(0) {
-            if let (Some(index), Some(dir)) = (state.index.take(), upper.workdir.index()) {
+            let Some(index) = state.index.take() else { return Ok(()) };
+            if let Some(dir) = inode.stack.writable()?.workdir.index() {
                 let entry = At::new(dir.as_fd(), &index);
                 if state.orphan.is_none() {
                     state.orphan = Some(Arc::new(open::path(entry).call("openat2")?));
@@ -102,15 +107,19 @@ impl Overlay {
     /// Removes an empty directory. Errors: `NotFound`, `NotDir`, `NotEmpty`, `ReadOnly`.
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
         let parent = self.dir(parent)?;
-        parent.stack.writable()?;
+        parent.stack.check_writable()?;
+        check_no_point(&parent, name)?;
         // Two directories' names are locked: who does that holds the gate, so that there is one order.
-        let _gate = self.rename_gate.read();
+        let _gate = parent.stack.rename_gate.read();
         let _names = parent.names.write();
         let inode = self.existing_locked(&parent, name)?;
         if !inode.is_dir() {
             return Err(Error::NotDir);
         }
         let _inner = inode.names.write_second();
+        if parent.stack.is_direct() {
+            return self.rmdir_direct(&parent, name, &inode);
+        }
         if !self.is_empty_locked(&inode)? {
             return Err(Error::NotEmpty);
         }
@@ -165,6 +174,15 @@ impl Overlay {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Errors: `Busy` where something is attached; `NotEmpty` for a directory on the way there.
+fn check_no_point(parent: &Inode, name: &OsStr) -> Result<()> {
+    match parent.point(name) {
+        None => Ok(()),
+        Some(Point::Graft(_)) => Err(Error::Busy("something is attached here")),
+        Some(Point::Synthetic(_) | Point::Way(_)) => Err(Error::NotEmpty),
     }
 }
 

@@ -27,10 +27,10 @@ use crate::sys::{At, name};
 pub type RenameMode = Mode;
 
 /// One side of a rename.
-struct Place<'a> {
-    parent: &'a Arc<Inode>,
-    name: &'a OsStr,
-    inode: Option<InodeRef<'a>>,
+pub(super) struct Place<'a> {
+    pub(super) parent: &'a Arc<Inode>,
+    pub(super) name: &'a OsStr,
+    pub(super) inode: Option<InodeRef<'a>>,
 }
 
 impl Overlay {
@@ -73,18 +73,24 @@ impl Overlay {
     ) -> Result<()> {
         let parent = self.dir(parent)?;
         let new_parent = self.dir(new_parent)?;
-        self.check_new_name(&new_parent, new_name)?;
         if !Arc::ptr_eq(&parent.stack, &new_parent.stack) {
             return Err(Error::CrossDevice("the two directories are different trees"));
         }
+        if parent.point(name).is_some() || new_parent.point(new_name).is_some() {
+            return Err(Error::Busy("something is attached here or below"));
+        }
+        self.check_new_name(&new_parent, new_name)?;
         self.bring_up(&parent, name, &new_parent, new_name, mode)?;
         // Two directories, or the shape of the tree: one at a time.
-        let _gate = self.rename_gate.write();
+        let _gate = parent.stack.rename_gate.write();
         let _names = parent.names.write();
         let _new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names.write_second());
         let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
         let new_entry = self.lookup_locked(&new_parent, new_name)?;
         let new = Place { parent: &new_parent, name: new_name, inode: new_entry.map(|entry| entry.inode) };
+        if parent.stack.is_direct() {
+            return self.rename_direct(&old, &new, mode, whiteout_of.is_some());
+        }
         // Made before anything moves, so that a refusal comes in time.
         let whiteout = whiteout_of.map(|caller| self.shown_whiteout(caller, &parent)).transpose()?;
         let moved = self.rename_locked(&old, &new, mode)?;
@@ -258,7 +264,7 @@ impl Overlay {
             let _changing = (old_real.changing(), (!same_dir).then(|| new_real.changing()));
             step()
         };
-        let moved = self.move_real(upper, old, new, mode, call);
+        let moved = self.move_real(old, new, mode, call);
         if let (Err(_), Some(target)) = (&moved, &new.inode) {
             target.upper_dir().into_iter().for_each(|real| real.unpin());
         }
@@ -272,9 +278,8 @@ impl Overlay {
 
     /// Runs the call that moves while nobody reaches the objects by either name, and notes who has which name now:
     /// whoever comes next finds each under its new one.
-    fn move_real(
+    pub(super) fn move_real(
         &self,
-        upper: &Upper,
         old: &Place<'_>,
         new: &Place<'_>,
         mode: Mode,
@@ -297,7 +302,7 @@ impl Overlay {
         })?;
         self.remove_name(moving, &mut moving_state, old.parent, old.name);
         if let (Some(target), Some(state)) = (target, &mut target_state) {
-            self.target_moved(upper, target, state, old, new, mode);
+            self.target_moved(target, state, old, new, mode);
         }
         self.add_name(moving, &mut moving_state, new.parent, new.name, true);
         Ok(())
@@ -306,7 +311,6 @@ impl Overlay {
     /// Notes what became of the object that had the new name.
     fn target_moved(
         &self,
-        upper: &Upper,
         target: &Arc<Inode>,
         state: &mut State,
         old: &Place<'_>,
@@ -321,7 +325,7 @@ impl Overlay {
         } else {
             self.remove_name(target, state, new.parent, new.name);
             // An entry of a file without names is found by nobody.
-            log_left("an index entry", new.name, self.one_name_less(upper, state));
+            log_left("an index entry", new.name, self.one_name_less(target, state));
         }
     }
 
@@ -409,7 +413,7 @@ impl Overlay {
         let before = stat(At::fd(fd.as_fd())).call("statx")?;
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-        let permissions = self.settings.xattr_permissions;
+        let permissions = target.stack.terms.permissions;
         meta::copy(upper.namespace, permissions, At::fd(fd.as_fd()), &before, temp.at())?;
         upper.set_opaque(temp.at())?;
         meta::copy_times(&before, temp.at())?;
@@ -425,7 +429,7 @@ impl Overlay {
     }
 
     /// Keeps the listings true, and then what was promised about the disk.
-    fn renamed(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+    pub(super) fn renamed(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
         let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
         self.unlist_name(old.parent, old.name);
         self.list_name(new.parent, new.name, moving);

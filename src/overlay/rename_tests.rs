@@ -21,12 +21,13 @@ fn overlay(top: &Path) -> Overlay {
 }
 
 fn named<T>(overlay: &Overlay, name: &str, see: impl FnOnce(Ino) -> T) -> Option<T> {
-    let found = overlay.lookup(Ino::ROOT, OsStr::new(name)).expect("lookup");
+    let found = overlay.lookup(Ino::ROOT, OsStr::new(name)).expect("lookup").0;
     found.map(|entry| see(entry.inode.ino))
 }
 
 fn holds(overlay: &Overlay, dir: &str, name: &str) -> bool {
-    named(overlay, dir, |ino| overlay.lookup(ino, OsStr::new(name)).expect("lookup").is_some()) == Some(true)
+    named(overlay, dir, |ino| overlay.lookup(ino, OsStr::new(name)).expect("lookup").0.is_some())
+        == Some(true)
 }
 
 /// `new/n` is renamed over `d`, which is as `prepare` leaves it; change number `passes` fails.
@@ -39,7 +40,7 @@ fn fails_whole(passes: u64, prepare: impl FnOnce(&Overlay, Ino) -> Result<()>) -
     }
     std::fs::write(top.join("lower/d/x"), "x").expect("write");
     let first = overlay(top);
-    let target = first.lookup(Ino::ROOT, OsStr::new("d")).expect("lookup").expect("d");
+    let target = first.lookup(Ino::ROOT, OsStr::new("d")).expect("lookup").0.expect("d");
     prepare(&first, target.inode.ino).unwrap_or_else(|e| unreachable!("{e}"));
     let there = named(&first, "d", |ino| ino);
     let before = first.getattr(target.inode.ino).expect("attributes").stat;

@@ -1,15 +1,16 @@
 //! Extended attributes: those of the object, without the layers' own marks.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
 
+use super::ids::disk_caller;
 use super::{Caller, Overlay};
-use crate::config::XattrPermissions;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::Ino;
+use crate::inode::{Ino, Inode};
+use crate::layer::Stack;
 use crate::merge::mark;
 use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
@@ -22,22 +23,36 @@ impl Overlay {
     /// The attribute's value, read into `buffer`; its length. An empty buffer asks for the length only.
     /// Errors: `NoAttribute`, `Range`.
     pub fn getxattr(&self, ino: Ino, name: &OsStr, buffer: &mut [u8]) -> Result<usize> {
-        let stored = self.stored(name).map_err(|error| match error {
+        let inode = self.inode(ino)?;
+        let stored = self.stored(&inode.stack, name).map_err(|error| match error {
             Error::NotPermitted(_) => Error::NoAttribute,
             error => error,
         })?;
-        self.inode(ino)?.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))
+        if inode.is_synthetic() {
+            return Err(Error::NoAttribute);
+        }
+        inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))
     }
 
     /// The names of all attributes that `caller` may know of, each ended by a NUL.
     pub fn listxattr(&self, caller: Caller, ino: Ino) -> Result<Vec<u8>> {
         let inode = self.inode(ino)?;
+        if inode.is_synthetic() {
+            return Ok(Vec::new());
+        }
         let names = inode.with(|at| xattr::list(at).call("listxattr"))?;
         let mut shown = Vec::new();
         for name in names {
-            let Some(name) = mark::shown_attribute(inode.stack.namespace, name.to_bytes()) else { continue };
+            let shown_as = match inode.stack.is_direct() {
+                true => Some(OsString::from_vec(name.to_bytes().to_vec())),
+                false => mark::shown_attribute(inode.stack.namespace, name.to_bytes()),
+            };
+            let Some(name) = shown_as else { continue };
             let hidden = name.as_bytes().starts_with(b"trusted.") && caller.uid != 0;
-            if hidden || self.is_own(name.as_bytes()) || (!self.settings.acl && is_acl(name.as_bytes())) {
+            if hidden
+                || is_own(&inode.stack, name.as_bytes())
+                || (!self.settings.acl && is_acl(name.as_bytes()))
+            {
                 continue;
             }
             shown.extend_from_slice(&name.into_vec());
@@ -55,8 +70,8 @@ impl Overlay {
         value: &[u8],
         mode: SetMode,
     ) -> Result<()> {
-        let stored = self.stored(name)?;
         let inode = self.inode(ino)?;
+        let stored = self.stored(&inode.stack, name)?;
         // A change that fails copies nothing up.
         if mode != SetMode::Any {
             let present = inode.with(|at| match xattr::get_into(at, &stored, &mut []) {
@@ -73,30 +88,16 @@ impl Overlay {
         self.copy_up.ensure(&inode, Need::Metadata)?;
         inode.with(|at| {
             xattr::set(at, &stored, value, mode).call("setxattr")?;
-            if name.as_bytes() == ACL_ACCESS { self.drop_foreign_setgid(caller, at) } else { Ok(()) }
+            if name.as_bytes() == ACL_ACCESS { drop_foreign_setgid(&inode, caller, at) } else { Ok(()) }
         })?;
         self.copy_up.changed(&inode);
         Ok(())
     }
 
-    /// Who sets an ACL on a file of a group that is not theirs loses the set-group-id bit, as by chmod(2).
-    /// Source: kernel `posix_acl_update_mode`.
-    fn drop_foreign_setgid(&self, caller: Caller, at: At<'_>) -> Result<()> {
-        let real = stat(at).call("statx")?;
-        let owner = self.disk_caller(caller)?;
-        if real.mode & libc::S_ISGID == 0 || owner.uid == 0 || owner.gid == real.gid {
-            return Ok(());
-        }
-        if cred::is_in_group(caller.pid, real.gid) {
-            return Ok(());
-        }
-        attr::chmod(at, real.mode & !libc::S_ISGID).call("fchmodat2")
-    }
-
     /// Removes an attribute. Errors: `NoAttribute`.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
-        let stored = self.stored(name)?;
         let inode = self.inode(ino)?;
+        let stored = self.stored(&inode.stack, name)?;
         // What is not there need not be copied up to be removed.
         inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr"))?;
         self.copy_up.ensure(&inode, Need::Metadata)?;
@@ -106,23 +107,39 @@ impl Overlay {
     }
 
     /// The name under which the layers keep the attribute. Errors: `NotPermitted` for what belongs to marks.
-    fn stored(&self, name: &OsStr) -> Result<CString> {
+    fn stored(&self, stack: &Stack, name: &OsStr) -> Result<CString> {
         if !self.settings.acl && is_acl(name.as_bytes()) {
             return Err(Error::Unsupported);
         }
-        if self.is_own(name.as_bytes()) {
+        if is_own(stack, name.as_bytes()) {
             return Err(Error::NotPermitted("the attribute holds what the mount shows as owner and mode"));
         }
-        let stored = mark::stored_attribute(self.stack.namespace, name)
-            .ok_or(Error::NotPermitted("the attribute is a layer's own"))?;
+        let stored = match stack.is_direct() {
+            true => name.to_owned(),
+            false => mark::stored_attribute(stack.namespace, name)
+                .ok_or(Error::NotPermitted("the attribute is a layer's own"))?,
+        };
         CString::new(stored.into_vec()).map_err(|_| Error::Invalid("a NUL byte in an attribute's name"))
     }
+}
 
-    /// Whether the attribute stands for owner and mode in this mount.
-    fn is_own(&self, name: &[u8]) -> bool {
-        self.settings.xattr_permissions != XattrPermissions::Off
-            && crate::merge::override_stat::ATTRIBUTES.iter().any(|own| own.to_bytes() == name)
+/// Whether the attribute stands for owner and mode in this tree.
+fn is_own(stack: &Stack, name: &[u8]) -> bool {
+    stack.by_attribute() && crate::merge::override_stat::ATTRIBUTES.iter().any(|own| own.to_bytes() == name)
+}
+
+/// Who sets an ACL on a file of a group that is not theirs loses the set-group-id bit, as by chmod(2).
+/// Source: kernel `posix_acl_update_mode`.
+fn drop_foreign_setgid(inode: &Inode, caller: Caller, at: At<'_>) -> Result<()> {
+    let real = stat(at).call("statx")?;
+    let owner = disk_caller(inode, caller)?;
+    if real.mode & libc::S_ISGID == 0 || owner.uid == 0 || owner.gid == real.gid {
+        return Ok(());
     }
+    if cred::is_in_group(caller.pid, real.gid) {
+        return Ok(());
+    }
+    attr::chmod(at, real.mode & !libc::S_ISGID).call("fchmodat2")
 }
 
 fn is_acl(name: &[u8]) -> bool {

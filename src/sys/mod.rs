@@ -14,6 +14,7 @@ pub mod cred;
 pub mod dir;
 pub mod fault;
 pub mod handle;
+pub mod mount;
 pub mod name;
 pub mod open;
 pub mod process;

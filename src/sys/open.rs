@@ -16,10 +16,10 @@ pub fn root(path: &Path) -> Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// A private, read-only view of the tree at `path`, without the mounts below it: nothing can be written through it,
-/// whatever the daemon does. Errors: EPERM without privilege; ENOSYS on old kernels.
-/// Source: mount_setattr(2), open_tree(2) `OPEN_TREE_CLONE`.
-pub fn read_only_clone(path: &Path) -> Result<OwnedFd> {
+/// A private view of the tree at `path`; with the mounts below it, if `recursive`. What is mounted there later does not
+/// show in it. If `read_only`, nothing can be written through it, whatever the daemon does.
+/// Errors: EPERM without privilege; ENOSYS on old kernels. Source: open_tree(2) `OPEN_TREE_CLONE`, mount_setattr(2).
+pub fn clone(path: &Path, recursive: bool, read_only: bool) -> Result<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     const AT_RECURSIVE: libc::c_uint = 0x8000;
     const MOUNT_ATTR_RDONLY: u64 = 1;
@@ -30,22 +30,28 @@ pub fn read_only_clone(path: &Path) -> Result<OwnedFd> {
         propagation: u64,
         userns_fd: u64,
     }
+    let below = if recursive { AT_RECURSIVE } else { 0 };
     let raw = path.with_nix_path(|path| {
-        let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+        let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | below;
         // SAFETY: `path` is a NUL-terminated string that lives through the call.
         unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) }
     })?;
     let raw = Errno::result(raw)?;
     // SAFETY: the call succeeded, so `raw` is a new descriptor that nobody else owns.
     let tree = unsafe { OwnedFd::from_raw_fd(raw as i32) };
-    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attr = MountAttr {
+        attr_set: if read_only { MOUNT_ATTR_RDONLY } else { 0 },
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
     // SAFETY: `attr` lives through the call and its size is given; the empty path means the descriptor itself.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH as libc::c_uint & !AT_RECURSIVE,
+            libc::AT_EMPTY_PATH as libc::c_uint | below,
             &raw const attr,
             size_of::<MountAttr>(),
         )

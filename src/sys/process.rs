@@ -1,6 +1,10 @@
 //! What a daemon needs to leave its caller behind, and to live long in little memory.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::unistd::ForkResult;
 
@@ -33,6 +37,37 @@ pub fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// A process whose working or root directory, or program, is in the filesystem mounted at `mountpoint` and has a number that
+/// `is_one` knows. The filesystem itself is not asked: it may be this very process that would have to answer.
+/// Source: proc(5), statx(2) `AT_STATX_DONT_SYNC`.
+pub fn standing_in(mountpoint: &Path, is_one: impl Fn(u64) -> bool) -> Option<u32> {
+    let (device, _) = identity(mountpoint)?;
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.into_iter().find(|pid| {
+        ["cwd", "root", "exe"].iter().any(|place| {
+            let found = identity(Path::new(&format!("/proc/{pid}/{place}")));
+            found.is_some_and(|(on, ino)| on == device && is_one(ino))
+        })
+    })
+}
+
+/// Device and number of what is at `path`, as far as the kernel has it in memory.
+fn identity(path: &Path) -> Option<((u32, u32), u64)> {
+    let mut raw = MaybeUninit::<libc::statx>::uninit();
+    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    let done = path.with_nix_path(|path| {
+        // SAFETY: `path` is NUL-terminated and `raw` has room for the answer; both live through the call.
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_INO, raw.as_mut_ptr()) }
+    });
+    if done.ok()? != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded, so the kernel has filled the whole structure.
+    let raw = unsafe { raw.assume_init() };
+    Some(((raw.stx_dev_major, raw.stx_dev_minor), raw.stx_ino))
 }
 
 #[cfg(test)]

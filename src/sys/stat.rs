@@ -125,3 +125,23 @@ pub fn stat(at: At<'_>) -> Result<Stat> {
 pub fn statfs(fd: BorrowedFd<'_>) -> Result<Statvfs> {
     fstatvfs(fd)
 }
+
+/// Whether the filesystem behind `fd` is another machine's, or another program's: it may not answer.
+/// Source: statfs(2); linux/magic.h.
+pub fn may_hang(fd: BorrowedFd<'_>) -> Result<bool> {
+    const REMOTE: [i64; 11] = [
+        0x6969,      // nfs
+        0xff53_4d42, // cifs
+        0xfe53_4d42, // smb2
+        0x517b,      // smb
+        0x6573_5546, // fuse
+        0x0102_1997, // 9p
+        0x00c3_6400, // ceph
+        0x5346_414f, // afs
+        0x6b41_4653, // kafs
+        0x7375_7245, // coda
+        0x0bd0_0bd0, // lustre
+    ];
+    let kind = nix::sys::statfs::fstatfs(fd)?.filesystem_type().0;
+    Ok(REMOTE.contains(&(kind as i64 & 0xffff_ffff)))
+}

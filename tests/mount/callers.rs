@@ -47,6 +47,18 @@ fn silently(f: &mut Fixture, command: &mut Command) {
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (Some(0), "", ""), "{command:?}");
     assert_eq!(mounts_at(&f.p("")).len(), 1);
     f.set_mounted(true);
+    // Another program of the same name would mount, too.
+    let exe = fs::read_link(format!("/proc/{}/exe", served_by(&f.p("")))).unwrap();
+    assert_eq!(exe, program().canonicalize().unwrap(), "{command:?}");
+}
+
+/// The pid that `stratafs ls` names for a mount.
+#[track_caller]
+fn served_by(at: &Path) -> u32 {
+    let list = run(Command::new(program()).arg("ls")).ok().out;
+    let line = list.lines().find(|line| line.ends_with(&format!(" {}", at.display())));
+    let pid = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    pid.unwrap_or_else(|| panic!("no daemon of {}:\n{list}", at.display()))
 }
 
 #[track_caller]
@@ -157,6 +169,8 @@ fn the_call_of_containerd() {
     let (at, list) = (f.p(""), layers(&f));
     let call = |list: &str| {
         let mut command = Command::new("/sbin/mount.fuse3");
+        // Its shell has the search path of the caller: ours is the first of this name, and found at all.
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
         command.arg("overlay").arg(&at).args(["-o", list, "-t", "fuse-overlayfs"]);
         command
     };

@@ -1,0 +1,96 @@
+//! A tree taken as it is: no marks, no whiteouts, one layer, which has the upper's place. Others may change it meanwhile,
+//! so what is known of a name is only a hint, and an object is told by its inode number.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+
+use super::probe::Place;
+use super::real_dir::{Fact, RealDir};
+use super::stack::{Device, Found, Layer, Shared, Stack, Terms};
+use crate::error::{Context, Error, Result};
+use crate::merge::LayerId;
+use crate::merge::listing::FileKind;
+use crate::merge::mark::Namespace;
+use crate::merge::resolve::{Data, Outcome, Policy};
+use crate::sync::LevelRwLock;
+use crate::sys::stat::{self, stat};
+use crate::sys::{At, open};
+
+/// What there is to say of such a tree.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Direct {
+    /// No change is taken.
+    pub read_only: bool,
+}
+
+impl Stack {
+    /// The tree below the directory `root`, which was opened at `path`. Errors: what the directory answers.
+    pub fn direct(
+        root: OwnedFd,
+        path: &Path,
+        read_only: bool,
+        terms: Terms,
+        shared: &Shared,
+    ) -> Result<Stack> {
+        let facts = stat(At::fd(root.as_fd())).call("statx")?;
+        let may_hang = stat::may_hang(root.as_fd()).call("fstatfs")?;
+        let readable = open::path(At::fd(root.as_fd())).call("fcntl")?;
+        let part = shared.numbers.take();
+        let root = RealDir::root(LayerId::UPPER, root, shared.pool.clone());
+        root.note(Fact::NoWhiteoutFiles, true);
+        let layer = Layer {
+            root,
+            device: facts.dev,
+            uuid: [0; 16],
+            fenced: read_only,
+            may_hang,
+            path: path.to_owned(),
+        };
+        Ok(Stack {
+            upper_layer: Some(layer),
+            lowers: Vec::new(),
+            data_only: Vec::new(),
+            upper: None,
+            direct: Some(Direct { read_only }),
+            may_hang,
+            keep: None,
+            // Nobody asks: there are no marks.
+            namespace: Namespace::User,
+            policy: Policy { redirect: false, metacopy: false, data_only: false },
+            pack_devices: true,
+            index: false,
+            terms,
+            pool: shared.pool.clone(),
+            devices: HashMap::from([(facts.dev, Device { part, readable })]),
+            rename_gate: LevelRwLock::new(()),
+        })
+    }
+}
+
+/// What is under `name` in `dir` now.
+pub(super) fn resolve(dir: &Arc<RealDir>, name: &OsStr) -> Result<Found> {
+    let fd = dir.fd().call("openat2")?;
+    let stat = match stat(At::new(fd.as_fd(), name)) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT) => return Ok(Outcome::Absent),
+        Err(Errno::ENAMETOOLONG) => return Err(Error::NameTooLong),
+        Err(errno) => return Err(Error::Sys { call: "statx", errno }),
+    };
+    let place = Place {
+        dir: dir.clone(),
+        name: name.into(),
+        stat,
+        xattr_whiteouts: false,
+        opaque: false,
+        impure: false,
+    };
+    Ok(match stat.kind {
+        FileKind::Dir => Outcome::Dir([(LayerId::UPPER, place)].into_iter().collect()),
+        _ => Outcome::NonDir(LayerId::UPPER, place, Data::Here),
+    })
+}

@@ -1,0 +1,156 @@
+//! Changes in a tree without marks: each is one system call on the source, which may refuse it in its own words. What is
+//! known of the names is brought up to date after it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::fcntl::RenameFlags;
+use smallvec::SmallVec;
+
+use super::Overlay;
+use super::create::{NewNode, make_at};
+use super::remove::keep_reachable;
+use super::rename::Place;
+use crate::error::{Context, Error, Result};
+use crate::inode::{Inode, Name};
+use crate::layer::RealDir;
+use crate::merge::rename::Mode;
+use crate::sys::stat::stat;
+use crate::sys::{At, cred, name};
+
+impl Overlay {
+    /// Locks: the parent's names, for writing.
+    pub(super) fn make_direct(
+        &self,
+        owner: cred::Caller,
+        parent: &Inode,
+        name: &OsStr,
+        node: NewNode<'_>,
+        opened: Option<&mut Option<OwnedFd>>,
+    ) -> Result<()> {
+        let fd = source(parent)?.fd().call("openat2")?;
+        cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened)).call("mknodat")
+    }
+
+    /// Locks: the parent's names, for writing; the inode's gate.
+    pub(super) fn unlink_direct(&self, parent: &Inode, name: &OsStr, inode: &Arc<Inode>) -> Result<()> {
+        let fd = source(parent)?.fd().call("openat2")?;
+        let mut state = inode.state.write();
+        keep_reachable(inode, &mut state, true)?;
+        name::unlink(At::new(fd.as_fd(), name)).call("unlinkat")?;
+        self.remove_name(inode, &mut state, parent, name);
+        Ok(())
+    }
+
+    /// Locks: the names of both, for writing.
+    pub(super) fn rmdir_direct(&self, parent: &Inode, name: &OsStr, inode: &Inode) -> Result<()> {
+        let fd = source(parent)?.fd().call("openat2")?;
+        if inode.state.read().points.is_some() {
+            return Err(Error::NotEmpty);
+        }
+        // Whoever stands in it keeps standing on it.
+        source(inode)?.pin().call("openat2")?;
+        if let Err(errno) = name::rmdir(At::new(fd.as_fd(), name)) {
+            source(inode)?.unpin();
+            return Err(Error::Sys { call: "unlinkat", errno });
+        }
+        self.dir_gone(inode, &mut inode.state.write(), parent, name);
+        Ok(())
+    }
+
+    /// Locks: the parent's names, for writing; the inode's gate.
+    pub(super) fn link_direct(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
+        let fd = source(parent)?.fd().call("openat2")?;
+        let mut state = inode.state.write();
+        let from = inode.locate_locked(&state)?;
+        name::link(from.at(), At::new(fd.as_fd(), name)).call("linkat")?;
+        self.add_name(inode, &mut state, parent, name, true);
+        Ok(())
+    }
+
+    /// Locks: the rename gate for writing, both parents' names.
+    pub(super) fn rename_direct(
+        &self,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        mode: Mode,
+        leaves_whiteout: bool,
+    ) -> Result<()> {
+        let moving = old.inode.as_ref().ok_or(Error::NotFound)?;
+        let mut flags = match mode {
+            Mode::Replace => RenameFlags::empty(),
+            Mode::NoReplace => RenameFlags::RENAME_NOREPLACE,
+            Mode::Exchange => RenameFlags::RENAME_EXCHANGE,
+        };
+        flags.set(RenameFlags::RENAME_WHITEOUT, leaves_whiteout);
+        let from_dir = source(old.parent)?.fd().call("openat2")?;
+        let to_dir = source(new.parent)?.fd().call("openat2")?;
+        let rename =
+            || name::rename(At::new(from_dir.as_fd(), old.name), At::new(to_dir.as_fd(), new.name), flags);
+        let target = new.inode.as_deref();
+        if target.is_some_and(|target| Arc::ptr_eq(target, moving)) {
+            return rename().call("renameat2");
+        }
+        let goes = target.filter(|_| mode == Mode::Replace);
+        match goes {
+            Some(target) if target.is_dir() => source(target)?.pin().call("openat2")?,
+            Some(target) => keep_reachable(target, &mut target.state.write(), true)?,
+            None => {}
+        }
+        if let Err(error) = self.move_real(old, new, mode, rename) {
+            goes.filter(|target| target.is_dir()).map(|target| source(target).map(|real| real.unpin()));
+            return Err(error);
+        }
+        self.renamed(old, new, mode)
+    }
+
+    /// Notes that an inode of a tree that others change was just found as `name` in `parent`.
+    /// Errors: `Stale` if that would put a directory into itself. Locks: the parent's names, for reading at least.
+    pub(super) fn has_name_now(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
+        if inode.state.read().has_name(parent, name) {
+            return Ok(());
+        }
+        if inode.is_dir() {
+            if leads_through(parent, inode) {
+                return Err(Error::Stale);
+            }
+            source(inode)?.was_moved(source(parent)?, name);
+        }
+        let gone: SmallVec<[Name; 1]> = {
+            let mut state = inode.state.write();
+            let (stays, gone) = std::mem::take(&mut state.names)
+                .into_iter()
+                .partition(|known| !inode.is_dir() && still_has(known, state.upper_ino));
+            state.names = stays;
+            self.add_name(inode, &mut state, parent, name, true);
+            gone
+        };
+        for name in gone {
+            self.forget(name.parent.ino, 1);
+        }
+        Ok(())
+    }
+}
+
+/// The source's directory behind an inode.
+fn source(dir: &Inode) -> Result<&Arc<RealDir>> {
+    dir.upper_dir().ok_or(Error::Stale)
+}
+
+fn still_has(known: &Name, ino: u64) -> bool {
+    let Some(dir) = known.parent.upper_dir() else { return false };
+    dir.fd().is_ok_and(|dir| stat(At::new(dir.as_fd(), &known.name)).is_ok_and(|found| found.ino == ino))
+}
+
+/// Whether the way to `dir`, as far as it is known, leads through `inode`.
+fn leads_through(dir: &Arc<Inode>, inode: &Arc<Inode>) -> bool {
+    let mut at = Some(dir.clone());
+    while let Some(dir) = at {
+        if Arc::ptr_eq(&dir, inode) {
+            return true;
+        }
+        at = dir.dir_name().map(|name| name.parent);
+    }
+    false
+}

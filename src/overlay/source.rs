@@ -1,0 +1,198 @@
+//! Opening what a graft shows: a directory or file of the host, a copy-on-write view of one, a filesystem in memory.
+
+use std::any::Any;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Overlay;
+use crate::config::{Config, FsyncMode, Upper, XattrPermissions};
+use crate::error::{Context, Error, Result};
+use crate::graft::{self, Cache, Cow, Create, Pin, Source, Spec};
+use crate::inode::node::State;
+use crate::inode::{Ino, Inode, Node, Root};
+use crate::layer::ephemeral::Ephemeral;
+use crate::layer::{Stack, Terms};
+use crate::sys::stat::stat;
+use crate::sys::{At, mount, open};
+
+impl Overlay {
+    /// Opens the source of `spec`, which is to cover what is at its target. Returns the spec as it can be said again: an
+    /// anonymous volume has a name then. Errors: `Setup` naming the source and the remedy.
+    pub(super) fn open_source(&self, spec: &Spec, covered: Option<&Arc<Inode>>) -> Result<(Spec, Root)> {
+        let mut spec = spec.clone();
+        let root = match &spec.source {
+            Source::Bind { path, create } => {
+                self.outside(path)?;
+                self.open_path(&spec, &existing(path, *create)?, None)?
+            }
+            Source::Volume(volume) => {
+                let (name, path, used) = self.open_volume(&spec, volume, covered)?;
+                let root = self.open_path(&spec, &path, Some(Box::new(used)))?;
+                spec.source = Source::Volume(graft::Volume { name: Some(name), ..volume.clone() });
+                root
+            }
+            Source::Tmpfs { size, mode } => {
+                let terms = Terms { cache: Cache::Always, ..terms(&spec) };
+                let root = tmpfs(*size, *mode)?;
+                let stack =
+                    Stack::direct(root, Path::new("tmpfs"), spec.read_only, terms, &self.grafts.shared)?;
+                self.show_root(stack)?
+            }
+        };
+        Ok((spec, root))
+    }
+
+    /// Opens what is at `path`, which has no symlinks. `keep` stays as long as it is in use.
+    fn open_path(&self, spec: &Spec, path: &Path, keep: Option<Box<dyn Any + Send + Sync>>) -> Result<Root> {
+        let is_dir = path.is_dir();
+        let dir =
+            if is_dir { path } else { path.parent().ok_or(Error::Bug("a file without a directory"))? };
+        let mut stack = match &spec.cow {
+            Some(cow) => self.cow(spec, dir, cow)?,
+            None => {
+                // Of a file's directory nothing else is shown, so what is mounted there does not matter.
+                let root = if is_dir {
+                    self.tree(path, spec.recursive, spec.read_only)?
+                } else {
+                    open::root(dir).map_err(|errno| refused(path, errno.desc()))?
+                };
+                Stack::direct(root, path, spec.read_only, terms(spec), &self.grafts.shared)
+                    .map_err(|error| refused(path, &format!("{error}: change its permissions")))?
+            }
+        };
+        stack.keep = keep.or(stack.keep);
+        match (is_dir, spec.pin) {
+            (true, _) => self.show_root(stack),
+            (false, Pin::Name) => self.show_name(stack, path),
+            (false, Pin::Inode) => self.show_inode(stack, path),
+        }
+    }
+
+    /// The root directory of the stack shows.
+    fn show_root(&self, stack: Stack) -> Result<Root> {
+        Ok(Root::Inode(self.known_root(stack)?))
+    }
+
+    fn known_root(&self, stack: Stack) -> Result<Arc<Inode>> {
+        if stack.may_hang {
+            self.may_hang.store(true, Ordering::Relaxed);
+        }
+        self.hold_new(self.root_of(&Arc::new(stack), None)?)
+    }
+
+    /// What has the name of `path` in the root directory of the stack shows, so that another file that gets the name is
+    /// seen.
+    fn show_name(&self, stack: Stack, path: &Path) -> Result<Root> {
+        let name = path.file_name().ok_or(Error::Bug("a file without a name"))?;
+        let dir = self.known_root(stack)?;
+        let found = self.found_locked(&dir, name)?.ok_or(Error::NotFound)?;
+        let (kind, st_ino) = (found.inode.kind, found.inode.st_ino);
+        Ok(Root::Named { dir, name: name.into(), kind, st_ino })
+    }
+
+    /// The file that is at `path` now shows, whatever becomes of its name.
+    fn show_inode(&self, stack: Stack, path: &Path) -> Result<Root> {
+        let dir = stack.roots().next().ok_or(Error::Bug("a stack without layers"))?.fd().call("open")?;
+        let fd = open::path(At::new(dir.as_fd(), path.file_name().unwrap_or_default()))
+            .map_err(|errno| refused(path, errno.desc()))?;
+        let real = stat(At::fd(fd.as_fd())).call("statx")?;
+        let ino = stack.pack_ino(real.dev, real.ino).map_or_else(|| self.store.count(), Ino);
+        let state = State { upper_ino: real.ino, orphan: Some(Arc::new(fd)), ..State::default() };
+        let inode = Inode::new(ino, ino.0, real.kind, Arc::new(stack), Node::NonDir, state);
+        Ok(Root::Inode(self.hold_new(Arc::new(inode))?))
+    }
+
+    /// A stack over the source, which stays as it is.
+    fn cow(&self, spec: &Spec, lower: &Path, cow: &Cow) -> Result<Stack> {
+        let (upper, made) = match cow {
+            Cow::Kept { upper, work } => (Upper { dir: upper.clone(), work: work.clone() }, None),
+            Cow::ThrowAway => {
+                let made = Ephemeral::new(&std::env::temp_dir(), Some(lower))?;
+                (made.upper(), Some(made))
+            }
+        };
+        let own = &self.grafts.config;
+        let mut config = Config::new(vec![lower.to_owned()], Some(upper), own.mountpoint.clone());
+        config.marks = own.marks;
+        config.fsync = if made.is_some() { FsyncMode::Volatile } else { own.fsync };
+        config.ids = spec.ids.clone();
+        config.xattr_permissions = own.xattr_permissions;
+        config.mount.read_only = spec.read_only;
+        let mut stack = Stack::open(&config, &self.grafts.shared)?;
+        stack.keep = made.map(|made| Box::new(made) as Box<dyn Any + Send + Sync>);
+        Ok(stack)
+    }
+
+    /// The tree at `path`. Where the daemon may, it is a mount of its own, so that what is mounted on the host later, this
+    /// mount among it, does not show inside.
+    fn tree(&self, path: &Path, recursive: bool, read_only: bool) -> Result<OwnedFd> {
+        match open::clone(path, recursive, read_only) {
+            Ok(tree) => Ok(tree),
+            Err(_) if self.grafts.config.mountpoint.starts_with(path) => Err(refused(
+                path,
+                "the mountpoint is inside it, and the daemon may not make a mount of its own of it: mount as root",
+            )),
+            Err(_) => open::root(path).map_err(|errno| refused(path, errno.desc())),
+        }
+    }
+
+    /// Errors: `Setup` for what is inside the mount itself.
+    fn outside(&self, path: &Path) -> Result<()> {
+        let own = &self.grafts.config.mountpoint;
+        let mountpoint = fs::canonicalize(own).unwrap_or_else(|_| own.clone());
+        // As text first: asking a mount about itself would wait for this very daemon.
+        let inside = path.starts_with(own)
+            || path.starts_with(&mountpoint)
+            || path
+                .parent()
+                .map(fs::canonicalize)
+                .is_some_and(|real| real.is_ok_and(|real| real.starts_with(&mountpoint)));
+        if inside {
+            Err(refused(path, "it is inside the mount itself: name a source outside"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn terms(spec: &Spec) -> Terms {
+    Terms { ids: spec.ids.clone(), permissions: XattrPermissions::Off, cache: spec.cache }
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::Setup(format!("bind source {path:?}: {why}"))
+}
+
+/// The path without symlinks; made, if it is missing and that was asked for.
+fn existing(path: &Path, create: Option<Create>) -> Result<PathBuf> {
+    match (fs::canonicalize(path), create) {
+        (Ok(real), _) => Ok(real),
+        (Err(error), Some(create)) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = match create {
+                Create::Dir => fs::create_dir_all(path),
+                Create::File => fs::File::create_new(path).map(drop),
+            };
+            made.and_then(|()| fs::canonicalize(path))
+                .map_err(|error| refused(path, &format!("it cannot be made ({error}): make it first")))
+        }
+        (Err(error), _) if error.kind() == std::io::ErrorKind::NotFound => Err(refused(
+            path,
+            "bind source path does not exist: make it, or say `create=dir` or `create=file`",
+        )),
+        (Err(error), _) => Err(refused(path, &format!("it cannot be reached ({error}): correct the path"))),
+    }
+}
+
+fn tmpfs(size: Option<u64>, mode: Option<u32>) -> Result<OwnedFd> {
+    let mut options = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
+    options.extend(size.map(|size| ("size", size.to_string())));
+    mount::tmpfs(&options).map_err(|errno| {
+        Error::Setup(format!(
+            "a tmpfs cannot be made ({}): mount as root or within `unshare -Urm`",
+            errno.desc()
+        ))
+    })
+}
