@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::help;
+use super::volume::args::VolumeArgs;
 
 /// The form with commands.
 #[derive(Debug, Parser)]
@@ -33,6 +34,8 @@ pub enum Command {
     Umount(UmountArgs),
     /// List the stratafs mounts that are up
     Ls(LsArgs),
+    /// Make, list, remove, save and fill volumes, as `docker volume` does
+    Volume(VolumeArgs),
     /// Show on a temporary directory what an overlay does
     Demo(DemoArgs),
     /// Print a completion script for a shell

@@ -15,6 +15,7 @@ pub mod mount;
 pub mod mounts;
 pub mod record;
 pub mod umount;
+pub mod volume;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -60,6 +61,7 @@ fn run(command: Command) -> Outcome {
         Command::Mount(args) => mount::mount(*args),
         Command::Umount(args) => umount::umount(args),
         Command::Ls(args) => ls::ls(args),
+        Command::Volume(args) => volume::volume(args),
         Command::Demo(args) => demo::demo(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,6 +1,6 @@
 //! A volume in use: its record, its driver's mount, the right to fill it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -38,13 +38,25 @@ pub struct Attached {
     filling: bool,
 }
 
+/// Which volumes are filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// None.
+    No,
+    /// One that is empty and was never filled.
+    IfNew,
+    /// One that is empty.
+    IfEmpty,
+}
+
 impl Store {
     /// Uses a volume for the mount at `mountpoint`, and makes it first if there is none. Waits while somebody else fills it.
     /// Errors: `Setup`; then nothing is left that was not there before.
     pub fn attach(&self, volume: &graft::Volume, mountpoint: &Path) -> Result<Attached> {
         loop {
             let (meta, created) = self.find_or_create(volume)?;
-            let attached = self.use_volume(&meta.name, created, mountpoint, !volume.nocopy);
+            let fill = if volume.nocopy { Fill::No } else { Fill::IfNew };
+            let attached = self.use_volume(&meta.name, created, mountpoint, fill);
             match attached {
                 Ok(Some(attached)) => return Ok(attached),
                 // Removed in the moment between: made again, unless it was to be there.
@@ -75,16 +87,16 @@ impl Store {
 
     /// Uses a volume that exists already, and is not filled: for `--volumes-from` and for archives. Errors: `Setup`.
     pub fn use_existing(&self, name: &str, mountpoint: &Path) -> Result<Attached> {
-        self.use_volume(name, false, mountpoint, false)?.ok_or_else(|| missing(name))
+        self.use_volume(name, false, mountpoint, Fill::No)?.ok_or_else(|| missing(name))
     }
 
     /// Nothing if it was removed meanwhile.
-    fn use_volume(
+    pub(super) fn use_volume(
         &self,
         name: &str,
         created: bool,
         mountpoint: &Path,
-        fill: bool,
+        fill: Fill,
     ) -> Result<Option<Attached>> {
         let Some(home) = self.home(name)? else { return Ok(None) };
         let Some(lock) = home.lock(self.dir())? else { return Ok(None) };
@@ -118,7 +130,7 @@ impl Store {
 impl Attached {
     /// Mounts, recovers, and finds out whether the volume is to be filled. Locks: `lock` is the volume's; it is given
     /// back while another fills. The record of use keeps the volume from being removed meanwhile.
-    fn prepare(&mut self, meta: &Meta, fill: bool, lock: &mut Option<Lock>) -> Result<()> {
+    fn prepare(&mut self, meta: &Meta, fill: Fill, lock: &mut Option<Lock>) -> Result<()> {
         if self.driven && !driver::is_mounted(&self.data) {
             driver::mount(meta, &self.data)?;
         }
@@ -127,7 +139,8 @@ impl Attached {
             let data = self.home.data()?;
             let wanted = |meta: &Meta| -> Result<bool> {
                 let failed = |errno: Errno| self.home.failed("its content cannot be listed", errno);
-                Ok(fill && meta.is_unfilled() && dir::is_empty(data.as_fd()).map_err(failed)?)
+                let asked = fill == Fill::IfEmpty || (fill == Fill::IfNew && meta.is_unfilled());
+                Ok(asked && dir::is_empty(data.as_fd()).map_err(failed)?)
             };
             if meta.population.is_none() && !wanted(&meta)? {
                 return Ok(());
@@ -189,6 +202,11 @@ impl Attached {
     /// What the volume is now.
     pub fn meta(&self) -> Result<Meta> {
         self.home.meta()
+    }
+
+    /// Opens what is attached as a place.
+    pub(super) fn open_data(&self) -> Result<OwnedFd> {
+        self.home.data()
     }
 
     fn abandon(&mut self) {

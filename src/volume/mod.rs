@@ -5,12 +5,15 @@
 //! What is visible changes by one rename. Nothing here knows of layers or of FUSE: the caller fills a volume from what
 //! it shows. Start reading at [`Store::attach`]; `docs/on-disk-format.md` has the layout.
 
+mod archive;
 mod attach;
 mod driver;
 mod home;
+mod import;
 mod meta;
 mod name;
 mod population;
+mod reader;
 mod store;
 #[cfg(test)]
 mod tests;

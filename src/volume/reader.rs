@@ -1,0 +1,236 @@
+//! The entries of a tar archive, one after the other: old, ustar, GNU and PAX headers.
+//!
+//! The headers are those of the `tar` crate. Its own iterator takes a newline in a PAX value, which attributes may well have,
+//! for the end of the record, and the end of the bytes for the end of the archive; so entries are told apart here.
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+const BLOCK: usize = 512;
+/// Names and attributes that are longer than this are no honest ones.
+const LONGEST_RECORDS: u64 = 64 << 20;
+
+/// Reads an archive. As a `Read` it gives the bytes of the entry that `next` has come to.
+pub(super) struct Reader<R> {
+    from: R,
+    /// Bytes left of this entry's data.
+    left: u64,
+    /// Bytes between its end and the next header.
+    padding: u64,
+    globals: Records,
+}
+
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An entry without its data.
+pub(super) struct Head {
+    pub header: Header,
+    pub path: Vec<u8>,
+    pub link: Option<Vec<u8>>,
+    /// Of all records, also those for the whole archive; the last of a key counts.
+    records: Records,
+}
+
+impl Head {
+    /// What it is. The oldest archives have directories as files whose name ends in a slash.
+    pub fn kind(&self) -> EntryType {
+        match self.header.entry_type() {
+            EntryType::Regular if self.path.ends_with(b"/") => EntryType::Directory,
+            kind => kind,
+        }
+    }
+
+    /// The value of a record.
+    pub fn record(&self, key: &str) -> Option<&[u8]> {
+        self.records.iter().rev().find(|(name, _)| name == key.as_bytes()).map(|(_, value)| &value[..])
+    }
+
+    /// All records.
+    pub fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.records.iter().map(|(key, value)| (&key[..], &value[..]))
+    }
+
+    /// A number that a record may say better than the header.
+    pub fn number(&self, key: &str, header: io::Result<u64>) -> io::Result<u64> {
+        match self.record(key) {
+            None => header,
+            Some(text) => {
+                let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+                number.ok_or_else(|| broken(&format!("its {key} is no number")))
+            }
+        }
+    }
+}
+
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+impl<R: Read> Reader<R> {
+    pub fn new(from: R) -> Reader<R> {
+        Reader { from, left: 0, padding: 0, globals: Vec::new() }
+    }
+
+    /// The next entry; nothing at the end of the archive. Errors: `UnexpectedEof` if the archive does not say where it ends.
+    pub fn next(&mut self) -> io::Result<Option<Head>> {
+        let mut records = self.globals.clone();
+        let (mut long_path, mut long_link) = (None, None);
+        loop {
+            self.skip()?;
+            let Some(header) = self.header()? else { return Ok(None) };
+            let mut head = Head { header, path: Vec::new(), link: None, records };
+            let kind = head.header.entry_type();
+            let own = head.header.entry_size();
+            let size = match kind {
+                EntryType::XHeader
+                | EntryType::XGlobalHeader
+                | EntryType::GNULongName
+                | EntryType::GNULongLink => own?,
+                _ => head.number("size", own)?,
+            };
+            self.left = size;
+            self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+            match kind {
+                EntryType::XHeader => head.records.extend(parse(&self.whole()?)?),
+                EntryType::XGlobalHeader => {
+                    let more = parse(&self.whole()?)?;
+                    self.globals.extend(more);
+                    head.records = self.globals.clone();
+                }
+                EntryType::GNULongName => long_path = Some(name(self.whole()?)),
+                EntryType::GNULongLink => long_link = Some(name(self.whole()?)),
+                _ => {
+                    if kind == EntryType::GNUSparse
+                        || head.records().any(|(key, _)| key.starts_with(b"GNU.sparse."))
+                    {
+                        return Err(broken("it has sparse files: write it without `--sparse`"));
+                    }
+                    let path = head.record("path").map(<[u8]>::to_vec).or(long_path);
+                    let link = head.record("linkpath").map(<[u8]>::to_vec).or(long_link);
+                    head.path = path.unwrap_or_else(|| head.header.path_bytes().into_owned());
+                    head.link = link.or_else(|| head.header.link_name_bytes().map(|link| link.into_owned()));
+                    return Ok(Some(head));
+                }
+            }
+            records = head.records;
+        }
+    }
+
+    /// What comes after the end of the archive is read past: a writer pads, and must not be told that nobody reads.
+    pub fn finish(mut self) -> io::Result<()> {
+        io::copy(&mut self.from, &mut io::sink()).map(drop)
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        let rest = self.left + self.padding;
+        let skipped = io::copy(&mut self.from.by_ref().take(rest), &mut io::sink())?;
+        (self.left, self.padding) = (0, 0);
+        if skipped == rest { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Nothing for the block of zeros that ends an archive.
+    fn header(&mut self) -> io::Result<Option<Header>> {
+        let mut header = Header::new_old();
+        self.from.read_exact(header.as_mut_bytes())?;
+        let bytes = header.as_bytes();
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        // The checksum counts its own eight bytes as blanks.
+        let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+        let expected = sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]);
+        match header.cksum() {
+            Ok(found) if found == expected => Ok(Some(header)),
+            _ => Err(broken("it is no tar archive, or damaged")),
+        }
+    }
+
+    /// All data of an entry that describes the next one.
+    fn whole(&mut self) -> io::Result<Vec<u8>> {
+        if self.left > LONGEST_RECORDS {
+            return Err(broken("its records are too long"));
+        }
+        let mut data = Vec::new();
+        self.read_to_end(&mut data)?;
+        Ok(data)
+    }
+}
+
+impl<R: Read> Read for Reader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let got = self.from.read(&mut buffer[..len])?;
+        if got == 0 && len > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= got as u64;
+        Ok(got)
+    }
+}
+
+/// A name as GNU tar writes it: up to the first NUL.
+fn name(mut data: Vec<u8>) -> Vec<u8> {
+    data.truncate(data.iter().position(|byte| *byte == 0).unwrap_or(data.len()));
+    data
+}
+
+/// Records `LENGTH KEY=VALUE\n`; the length counts all of it, so that a value may be any bytes.
+fn parse(mut data: &[u8]) -> io::Result<Records> {
+    let mut records = Records::new();
+    while !data.is_empty() {
+        let split = || {
+            let blank = data.iter().position(|byte| *byte == b' ')?;
+            let len: usize = std::str::from_utf8(&data[..blank]).ok()?.parse().ok()?;
+            let record = data.get(blank + 1..len)?.strip_suffix(b"\n")?;
+            let equals = record.iter().position(|byte| *byte == b'=')?;
+            Some((record[..equals].to_vec(), record[equals + 1..].to_vec(), len))
+        };
+        let (key, value, len) = split().ok_or_else(|| broken("its records are damaged"))?;
+        records.push((key, value));
+        data = &data[len..];
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_may_hold_any_bytes() {
+        let records = parse(b"14 a=1\n=\x00\n\xff x\n6 b=c\n").expect("records");
+        assert_eq!(records, [(b"a".to_vec(), b"1\n=\0\n\xff x".to_vec()), (b"b".to_vec(), b"c".to_vec())]);
+        for bad in
+            ["x", "6 b=c", "7 b=c\n", "5 b=c\n", "3 b\n", "99999999999999999999 a=b\n", "0 a=b\n", " a=b\n"]
+        {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_off_is_no_archive() {
+        let mut whole = tar::Builder::new(Vec::new());
+        for (path, content) in [("one", &b"1"[..]), ("two", &[b'2'; 600])] {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            whole.append_data(&mut header, path, content).expect("entry");
+        }
+        let whole = whole.into_inner().expect("archive");
+        let read = |bytes: &[u8]| -> io::Result<Vec<(Vec<u8>, usize)>> {
+            let mut reader = Reader::new(bytes);
+            let mut found = Vec::new();
+            while let Some(head) = reader.next()? {
+                let mut data = Vec::new();
+                reader.read_to_end(&mut data)?;
+                found.push((head.path, data.len()));
+            }
+            Ok(found)
+        };
+        assert_eq!(read(&whole).expect("whole"), [(b"one".to_vec(), 1), (b"two".to_vec(), 600)]);
+        // Two blocks of zeros end it; one is enough to know.
+        for len in 0..whole.len() - 1024 + 512 {
+            assert!(read(&whole[..len]).is_err(), "{len} of {}", whole.len());
+        }
+    }
+}

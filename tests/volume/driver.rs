@@ -1,0 +1,192 @@
+//! Driver options with real mounts, in a mount namespace that goes with its shell: no mount outlives a test.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::State;
+use super::common::{self, Done, fs, run};
+
+/// Nothing, with a word, where no filesystem may be mounted.
+fn namespace() -> bool {
+    let unshare = Command::new("unshare").args(["-m", "--propagation", "private", "true"]).status();
+    let may = nix::unistd::geteuid().is_root() && unshare.is_ok_and(|status| status.success());
+    if !may {
+        println!("skipped: needs root and mount namespaces");
+    }
+    may
+}
+
+/// A shell in a mount namespace of its own; `$BIN` is the program, `$S` the store.
+fn shell(state: &State, script: &str) -> Done {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-euc", script]);
+    run(command.env("BIN", common::program()).env("STRATAFS_STATE", state.path()).env("S", state.path()))
+}
+
+#[test]
+fn a_bind_is_mounted_while_the_volume_is_used() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let source = state.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "from the host").unwrap();
+    let device = format!("device={}", source.display());
+    state.ok(&["create", "-o", "type=none", "-o", "o=bind", "-o", &device, "v1"]);
+    let done = shell(
+        &state,
+        r#"
+        "$BIN" volume export v1 -o "$S/a.tar"
+        tar -tf "$S/a.tar"
+        ! grep -q "$S/volumes" /proc/self/mountinfo
+        "$BIN" volume rm v1
+        "#,
+    )
+    .ok();
+    assert_eq!(done.out, "./\nfile\nv1\n");
+    assert_eq!(
+        common::text(source.join("file")),
+        "from the host",
+        "what is mounted is no part of the volume"
+    );
+}
+
+/// A user that is killed leaves its mount; who comes next finds it, and `rm` takes the mount away before the directory.
+#[test]
+fn a_mount_that_was_left_is_found_and_never_emptied() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let source = state.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let device = format!("device={}", source.display());
+    state.ok(&["create", "-o", "type=none", "-o", "o=bind", "-o", &device, "v1"]);
+    let done = shell(
+        &state,
+        r#"
+        mkfifo "$S/never"
+        "$BIN" volume import v1 "$S/never" &
+        import=$!
+        exec 3>"$S/never"
+        for i in $(seq 100); do ! grep -q "v1/_data" /proc/self/mountinfo || break; sleep 0.05; done
+        "$BIN" volume rm v1 || echo refused
+        for i in $(seq 100); do ! ls -A "$S/source" | grep -q . || break; sleep 0.05; done
+        kill -9 $import
+        wait $import || :
+        grep -c "v1/_data" /proc/self/mountinfo
+        ls -A "$S/source" | sed 's/-[0-9a-f]*$/-HEX/'
+        echo kept >"$S/source/file"
+        "$BIN" volume export v1 | tar -t
+        ! grep -q "v1/_data" /proc/self/mountinfo
+        mount --bind "$S/source" "$S/volumes/v1/_data"
+        "$BIN" volume rm v1
+        "#,
+    )
+    .ok();
+    assert!(done.err.contains("volume is in use - [(stratafs volume import)]"), "{}", done.err);
+    // What was half filled is gone; what somebody else put there is not.
+    assert_eq!(done.out, "refused\n1\n.stratafs-population-HEX\n./\nfile\nv1\n");
+    assert_eq!(common::names(&source), ["file"]);
+    assert!(!state.volume("v1").exists());
+}
+
+#[test]
+fn a_volume_with_a_foreign_mount_in_it_is_not_removed() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    state.ok(&["create", "v1"]);
+    fs::create_dir(state.data("v1").join("sub")).unwrap();
+    let done = shell(
+        &state,
+        r#"
+        mkdir "$S/precious"
+        echo 1 >"$S/precious/file"
+        mount --bind "$S/precious" "$S/volumes/v1/_data/sub"
+        "$BIN" volume rm -f v1 || echo "refused $?"
+        cat "$S/precious/file"
+        "#,
+    )
+    .ok();
+    assert!(done.err.contains("is mounted at") && done.err.contains("_data/sub"), "{}", done.err);
+    assert_eq!(done.out, "refused 1\n1\n");
+    assert_eq!(state.ok(&["rm", "v1"]), "v1\n");
+}
+
+#[test]
+fn a_tmpfs_is_empty_anew_at_each_use() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    state.ok(&["create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m,mode=700", "v1"]);
+    let done = shell(
+        &state,
+        r#"
+        mkdir "$S/tree"
+        echo 1 >"$S/tree/file"
+        tar -cf "$S/a.tar" -C "$S/tree" .
+        "$BIN" volume import v1 "$S/a.tar"
+        "$BIN" volume export v1 | tar -t
+        "#,
+    )
+    .ok();
+    assert_eq!(done.out, "v1\n./\n");
+    assert_eq!(common::names(state.data("v1")), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_mounted_is_said_in_the_words_of_mount() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    for (options, part) in [
+        (["type=none", "o=bind", "device=/no/such/dir"], "special device /no/such/dir does not exist"),
+        (["type=ext4", "o=rw", "device=/"], "/ is not a block device"),
+        (
+            ["type=nfs", "o=addr=no-such-host.invalid,rw", "device=:/x"],
+            "`addr=no-such-host.invalid`: the name cannot be resolved",
+        ),
+        (["type=tmpfs", "o=size=wrong", "device=tmpfs"], "mount: "),
+    ] {
+        let [kind, o, device] = options;
+        state.ok(&["create", "-o", kind, "-o", o, "-o", device, "v1"]);
+        let done = shell(&state, r#"exec "$BIN" volume export v1"#);
+        assert_eq!((done.code, done.err.lines().count()), (Some(1), 1), "{}", done.err);
+        assert!(
+            done.err.contains(part) && done.err.contains("inspect v1"),
+            "{part:?} is not in {}",
+            done.err
+        );
+        assert_eq!(state.json("v1")["Stratafs"]["Users"], serde_json::json!([]));
+        state.ok(&["rm", "v1"]);
+    }
+    // The kernel gets an address, as from Docker. Where it knows no nfs, mount(8) says so.
+    state.ok(&[
+        "create",
+        "-o",
+        "type=nfs",
+        "-o",
+        "o=addr=localhost,port=2049,rw,soft,timeo=1,retrans=0",
+        "-o",
+        "device=:/x",
+        "v1",
+    ]);
+    let log = state.path().join("args");
+    let bin = state.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let fake = format!("#!/bin/sh\necho \"$@\" >{}\nexit 32\n", log.display());
+    fs::write(bin.join("mount"), fake).unwrap();
+    super::common::sys::chmod(bin.join("mount"), 0o755).unwrap();
+    let done = shell(&state, r#"PATH=$S/bin:$PATH "$BIN" volume export v1"#);
+    assert!(done.err.contains("mount(8) ended with exit status: 32"), "{}", done.err);
+    let args = common::text(Path::new(&log));
+    assert!(
+        args.starts_with("-i -t nfs -o addr=127.0.0.1,port=2049,rw,soft,timeo=1,retrans=0 -- :/x /"),
+        "{args}"
+    );
+}
