@@ -102,6 +102,12 @@ pub struct GraftArgs {
     /// Attach what the stratafs mount at MOUNTPOINT has attached, but for its tmpfs, at the same places
     #[arg(long, value_name = "MOUNTPOINT[:ro]")]
     pub volumes_from: Vec<OsString>,
+    /// Remove the anonymous volumes of this mount when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Where volumes are kept [default: as `stratafs volume` has it]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
     /// Attach the volumes of a service of this compose file
     #[arg(long, value_name = "FILE", requires = "service")]
     pub compose: Option<PathBuf>,

@@ -51,6 +51,8 @@ pub fn mount(args: MountArgs) -> Outcome {
     };
     let mut config = draft.into_config(args.mountpoint).map_err(Failure::usage)?;
     config.grafts = grafts::grafts(&args.grafts)?;
+    config.state = args.grafts.state.map(absolute).transpose().map_err(Failure::usage)?;
+    config.remove_anonymous = args.grafts.rm;
     start(config, ephemeral, args.daemon)
 }
 
