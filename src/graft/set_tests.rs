@@ -188,7 +188,7 @@ fn accepted(parsed: Result<Spec>) -> std::result::Result<bool, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_accepted_is_sound_and_goes_through_json(text in near(), cwd in prop::sample::select(vec!["/", "/a b/c"])) {
@@ -222,5 +222,40 @@ proptest! {
         let clean = target::clean(path.as_bytes());
         prop_assert!(is_clean(&clean));
         prop_assert_eq!(target::clean(clean.as_os_str().as_bytes()), PathBuf::from(&clean));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_compose_file_holds(
+        elements in prop::collection::vec(prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..5), 1..3),
+        keys in "[a-z:{}\\[\\]&*<!$'\"~ \\-\n]{0,24}",
+    ) {
+        let dir = tempfile::TempDir::new().expect("dir");
+        let file = dir.path().join("c.yml");
+        let elements: Vec<String> = elements.iter().map(|parts| parts.concat()).collect();
+        // A list of texts in JSON is one in YAML.
+        let list = serde_json::to_string(&elements).expect("json");
+        for (at, text) in [
+            format!("services: {{s: {{volumes: {list}}}}}\nvolumes: {{vol: }}\nname: p"),
+            format!("services: {{s: {{tmpfs: {list}}}}}"),
+            format!("services: {{s: {{volumes: [{keys}]}}}}"),
+            format!("services:\n  s:\n    volumes:\n    - {keys}"),
+        ].into_iter().enumerate() {
+            std::fs::write(&file, &text).expect("file");
+            match crate::graft::compose(&file, "s", |_| None) {
+                Ok(service) => {
+                    for spec in service.specs {
+                        accepted(Ok(spec))?;
+                    }
+                }
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control), "{} {}", at, error),
+            }
+        }
+        // Neither may panic.
+        let _ = crate::graft::dotenv::read(&keys, &|_| None);
+        let _ = crate::graft::dotenv::read(&format!("A={keys}"), &|_| None);
     }
 }
