@@ -44,7 +44,7 @@ impl Mount {
             writeback: config.writeback,
         };
         let adapter = Adapter::new(overlay.clone(), wishes);
-        let options = options(&config, overlay.stack().is_writable());
+        let options = options(&config, overlay.is_writable());
         let mut session = fuser::Session::new(adapter, &config.mountpoint, &options)
             .map_err(|error| refused(&config.mountpoint, &error))?;
         let notifier = session.notifier();

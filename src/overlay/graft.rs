@@ -24,8 +24,8 @@ use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Point, Points, Root};
 use crate::layer::{Shared, Stack};
 use crate::merge::listing::FileKind;
-use crate::sys::process;
 use crate::sys::stat::{Stat, Timestamp};
+use crate::sys::{mount, process};
 
 /// What is attached in a mount.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Overlay {
             ));
         }
         let (spec, root) = self.open_source(spec, place.covered.as_deref())?;
-        if let Err(error) = fits(&spec, &place, &root) {
+        if let Err(error) = fits(&spec, &place, &root).and_then(|()| self.take_changes(&spec)) {
             self.forget(root.inode().ino, 1);
             return Err(error);
         }
@@ -127,6 +127,10 @@ impl Overlay {
             let why = "a file and a directory cannot take each other's place: remove the old one first";
             return Err(refused(&spec.target, why));
         }
+        if let Err(error) = self.take_changes(&spec) {
+            self.forget(root.inode().ino, 1);
+            return Err(error);
+        }
         root.inode().state.write().above = Some(old.parent.clone());
         self.set_beside(&spec, covered.as_deref(), &root);
         set_point(&old.parent, &old.name, Some(Point::Graft(root.clone())));
@@ -135,6 +139,28 @@ impl Overlay {
         old.spec = spec;
         self.let_go(&gone);
         Ok(())
+    }
+
+    /// Whether a change is possible anywhere: in the layers, or in something that is attached.
+    pub fn is_writable(&self) -> bool {
+        self.stack.is_writable() || self.grafts.table.lock().iter().any(|attached| !attached.spec.read_only)
+    }
+
+    /// Without an upper layer the kernel refuses every change by itself, until something is attached that takes changes.
+    /// Errors: `Setup` where the daemon may not tell the kernel.
+    fn take_changes(&self, spec: &Spec) -> Result<()> {
+        let config = &self.grafts.config;
+        if !self.grafts.up.load(Ordering::Relaxed) || spec.read_only || config.mount.read_only {
+            return Ok(());
+        }
+        let writable = self.stack.is_writable();
+        if writable { Ok(()) } else { mount::make_writable(&config.mountpoint) }.map_err(|errno| {
+            let why = format!(
+                "the mount is read-only and cannot be made writable ({}): attach it with `ro`",
+                errno.desc()
+            );
+            refused(&spec.target, &why)
+        })
     }
 
     /// Says that the mount is up: volumes that were made for it stay from now on, whatever comes.
