@@ -137,6 +137,12 @@ impl<T, const LEVEL: u8> LevelRwLock<T, LEVEL> {
         Held { guard: self.0.write(), _entered: entered }
     }
 
+    /// Waits to read while another one of the same level is held; the caller keeps to that level's own order.
+    pub fn read_second(&self) -> Held<RwLockReadGuard<'_, T>> {
+        let entered = Entered::new(LEVEL, true);
+        Held { guard: self.0.read(), _entered: entered }
+    }
+
     /// What is guarded, where nobody else can have it.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()

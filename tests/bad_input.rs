@@ -264,6 +264,37 @@ fn options_that_make_no_sense() {
     t.refused(t.program().args(["mount", "-l", "l", "-u", "u", "m"]), &["no workdir", "-w DIR"]);
 }
 
+/// The tables of every form are beside the grammars, in `src/graft`.
+#[test]
+fn grafts_that_make_no_sense() {
+    let Some(t) = Tree::new() else { return };
+    fs::write(t.at("c.yml"), "services: {web: {volumes: ['data:/data']}}\nvolumes: {dat: }\n").unwrap();
+    fs::write(t.at("v.yml"), "version: '9'\nservices: {web: }\n").unwrap();
+    for (args, parts) in [
+        (&["-v", "/a:/b:ro:rw"][..], &["-v `/a:/b:ro:rw`", "too many colons", "[SRC:]DST[:MODE]"][..]),
+        (&["-v", "l:b"], &["'b' mount path must be absolute"]),
+        (&["-v", "./l:/"], &["destination can't be '/'", "below it"]),
+        (&["-v", "./l:/x:readonly"], &["invalid mode: readonly", "write `ro`"]),
+        (&["-v", "a/b:/x"], &["\"a/b\"", "invalid characters", "./"]),
+        (
+            &["--mount", "type=bind,src=/a,dst=/x,tmpfs-size=1m"],
+            &["cannot mix 'tmpfs-*'", "leave `tmpfs-size` out"],
+        ),
+        (&["--mount", "type=bind,src=/a,dst=/x,zzz=1"], &["unexpected key 'zzz'", "--help"]),
+        (&["--mount", "type=image,src=a,dst=/x"], &["`image`", "engine"]),
+        (&["--tmpfs", "/x:size=huge"], &["--tmpfs `/x:size=huge`", "invalid size: 'huge'", "64m"]),
+        (&["-v", "./l:/x", "--tmpfs", "/x/"], &["Duplicate mount point: /x", "leave one"]),
+        (&["--volumes-from", "m:rslave"], &["invalid mode: rslave", "leave `rslave` out"]),
+        (&["--volumes-from", "m"], &["--volumes-from \"m\"", "no stratafs is mounted there"]),
+        (&["--compose", "gone.yml", "--service", "web"], &["`gone.yml`", "No such file"]),
+        (&["--compose", "c.yml", "--service", "wep"], &["no such service: wep", "`web`"]),
+        (&["--compose", "c.yml", "--service", "web"], &["undefined volume data", "did you mean `dat`?"]),
+        (&["--compose", "v.yml", "--service", "web"], &["version `9`", "leave `version` out"]),
+    ] {
+        t.refused(t.program().args(["mount", "-l", "l"]).args(args).arg("m"), parts);
+    }
+}
+
 #[test]
 fn a_machine_without_the_device() {
     let Some(t) = Tree::new() else { return };

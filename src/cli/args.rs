@@ -28,7 +28,7 @@ pub struct Cli {
 pub enum Command {
     /// Merge layers into one tree and show it at a mountpoint
     #[command(after_long_help = help::mount(), after_help = "`stratafs mount --help` lists the options of -o.")]
-    Mount(MountArgs),
+    Mount(Box<MountArgs>),
     /// Unmount, and wait until the daemon has ended
     #[command(visible_alias = "unmount")]
     Umount(UmountArgs),
@@ -77,11 +77,43 @@ pub struct MountArgs {
     /// Mount options, a comma list
     #[arg(short, long = "option", value_name = "OPT,...")]
     pub options: Vec<OsString>,
+    /// What is attached inside the merged tree.
+    #[command(flatten)]
+    pub grafts: GraftArgs,
     /// The daemon.
     #[command(flatten)]
     pub daemon: DaemonArgs,
     /// Where the merged tree appears
     pub mountpoint: PathBuf,
+}
+
+/// What is attached inside the merged tree, as it is written for Docker.
+#[derive(Debug, Args, Clone, Default)]
+pub struct GraftArgs {
+    /// Attach a host path or a volume, as `docker run -v`: `./src:/app:ro`, `data:/var/lib/data`, `/cache`
+    #[arg(short, long, value_name = "[SRC:]DST[:MODE]")]
+    pub volume: Vec<OsString>,
+    /// The same with a key for each thing: `type=bind,source=./src,target=/app,readonly`
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub mount: Vec<OsString>,
+    /// Attach an empty directory in memory, gone with the mount: `/run:size=64m,mode=755`
+    #[arg(long, value_name = "DST[:OPT,...]")]
+    pub tmpfs: Vec<OsString>,
+    /// Attach what the stratafs mount at MOUNTPOINT has attached, but for its tmpfs, at the same places
+    #[arg(long, value_name = "MOUNTPOINT[:ro]")]
+    pub volumes_from: Vec<OsString>,
+    /// Remove the anonymous volumes of this mount when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Where volumes are kept [default: as `stratafs volume` has it]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Attach the volumes of a service of this compose file
+    #[arg(long, value_name = "FILE", requires = "service")]
+    pub compose: Option<PathBuf>,
+    /// Which service of the compose file
+    #[arg(long, value_name = "NAME", requires = "compose")]
+    pub service: Option<String>,
 }
 
 /// The form without a command, as fuse-overlayfs and the helpers of mount(8) are called.

@@ -120,6 +120,8 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     }
 
     let mount = Mount::new(config.clone())?;
+    // As they are attached: anonymous volumes have names by now.
+    config.grafts = mount.attached();
     let device = device_at(&config.mountpoint);
     let record = device.as_deref().and_then(|name| Kept::new(name, &Details::new(&config, mount.notes())));
     obey(signals, mount.unmounter(), config.mountpoint, device)?;

@@ -34,6 +34,8 @@ Options of -o, a comma list:
   Double quotes protect commas in a value; `\\:`, `\\,` and `\\\\` stand for the characters themselves.
   Also accepted, for no effect: what fstab, mount(8) and fuse-overlayfs are known to pass.
 
+{GRAFTS}
+
 Examples:
   stratafs mount -l /srv/base /mnt/view
       a read-only view
@@ -42,6 +44,10 @@ Examples:
   stratafs mount -l top -l middle -l bottom -u changes -w work merged
       three layers, `top` hides what is below it, changes go to `changes`
   stratafs mount -l base -u changes -w work -o ro,timeout=1 merged
+  stratafs mount -l base -u changes -w work -v ./src:/app:ro -v data:/data merged
+      ./src and the volume `data` inside the tree
+  stratafs mount -l base --ephemeral --compose compose.yaml --service web merged
+      with the volumes of the service `web`
   stratafs mount -f --log-level debug -l base --ephemeral merged
       in the foreground, until Ctrl-C
 
@@ -53,6 +59,33 @@ Environment:
         options = options(),
     )
 }
+
+/// What is said about grafts: Docker's words, and ours.
+const GRAFTS: &str = "\
+Modes of -v, a comma list of Docker's words and of ours:
+  ro, rw                no change is taken; changes are taken (the default)
+  nocopy                an empty volume is not filled from the layers
+  O, mode=cow           changes go to a layer of their own, gone with the mount, or
+                        kept with upperdir=DIR,workdir=DIR; the source stays as it is
+  create=dir|file       a missing source is made; otherwise it is an error
+  nonrecursive          without the mounts inside the source
+  cache=coherent|ttl:SECS|always
+                        how long what was read may be believed (default coherent)
+  shadow=replace|under|over
+                        what becomes of the names below (default replace: hidden)
+  pin=name|inode        what a single file follows (default name)
+  uidmap=CALLER:DISK:SIZE, gidmap=CALLER:DISK:SIZE, squash=UID[-GID]
+                        owners, as with uidmapping=, gidmapping=, squash_to_uid=
+  For no effect: z Z, private rprivate slave rslave shared rshared, consistent
+  cached delegated. As ro: rro ro-non-recursive ro-force-recursive.
+Keys of --mount:
+  type=bind|volume|tmpfs, source= (src=), target= (dst=, destination=), readonly (ro),
+  consistency=; bind-create-src, bind-propagation=, bind-recursive=; volume-nocopy,
+  volume-subpath=, volume-label=K=V, volume-driver=, volume-opt=K=V; tmpfs-size=,
+  tmpfs-mode=; and our words above. A field with a comma in it stands in double
+  quotes: \"volume-opt=o=addr=10.0.0.1,rw\".
+Options of --tmpfs:
+  size=64m, mode=1777, ro, rw, shadow=; those of mount(8) for no effect.";
 
 /// Where the meaning of an option begins, and how wide a line may be.
 const COLUMN: usize = 26;
@@ -94,6 +127,11 @@ mod tests {
             assert!(help.contains(&format!("\n  {}", entry.name)), "{}", entry.name);
         }
         assert!(!help.contains("fast_ino"));
+        for word in crate::graft::mode_words().chain(crate::graft::mount_keys()) {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            assert!(GRAFTS.split(|c| !is_part(c)).any(|part| part == word), "{word}");
+        }
+        assert!(GRAFTS.lines().all(|line| line.len() <= 88));
         assert!(options().lines().all(|line| line.len() <= WIDTH), "{}", options());
     }
 }

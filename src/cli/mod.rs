@@ -7,6 +7,7 @@ pub mod args;
 pub mod daemon;
 pub mod demo;
 pub mod exit;
+pub mod grafts;
 pub mod help;
 pub mod log;
 pub mod ls;
@@ -57,7 +58,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
-        Command::Mount(args) => mount::mount(args),
+        Command::Mount(args) => mount::mount(*args),
         Command::Umount(args) => umount::umount(args),
         Command::Ls(args) => ls::ls(args),
         Command::Volume(args) => volume::volume(args),
@@ -123,7 +124,19 @@ fn helper_usage(args: &[OsString], error: &clap::Error) -> Failure {
     let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let first = first.join(" ");
     let mut sentence = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    let layer_options = ["-l", "-u", "-w", "--lower", "--upper", "--work", "--ephemeral"];
+    let layer_options = [
+        "-l",
+        "-u",
+        "-w",
+        "--lower",
+        "--upper",
+        "--work",
+        "--ephemeral",
+        "--volume",
+        "--mount",
+        "--tmpfs",
+        "--compose",
+    ];
     let meant = match args.get(1).and_then(|word| word.to_str()) {
         Some(word) if layer_options.iter().any(|option| word.starts_with(option)) => Some("mount".to_owned()),
         Some(word) => nearest_command(word),

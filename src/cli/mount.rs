@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::args::{DaemonArgs, HelperArgs, MountArgs};
 use super::daemon::{self, Job};
 use super::exit::{Failure, Outcome};
+use super::grafts;
 use super::log::{self, Level, Target};
 use crate::config::draft::{Draft, absolute};
 use crate::config::{Config, check, options};
@@ -48,7 +49,10 @@ pub fn mount(args: MountArgs) -> Outcome {
         }
         None => None,
     };
-    let config = draft.into_config(args.mountpoint).map_err(Failure::usage)?;
+    let mut config = draft.into_config(args.mountpoint).map_err(Failure::usage)?;
+    config.grafts = grafts::grafts(&args.grafts)?;
+    config.state = args.grafts.state.map(absolute).transpose().map_err(Failure::usage)?;
+    config.remove_anonymous = args.grafts.rm;
     start(config, ephemeral, args.daemon)
 }
 

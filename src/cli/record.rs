@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::mounts::{escape, unescape};
 use crate::config::Config;
+use crate::graft::{self, Spec};
 
 /// What a daemon tells about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub struct Details {
     pub work: Option<PathBuf>,
     /// Which fallbacks were chosen, and why.
     pub notes: Vec<String>,
+    /// What is attached inside the merged tree, as it is attached: an anonymous volume has its name here. Without the
+    /// options of volumes, since anybody may read the record.
+    pub grafts: Vec<Spec>,
 }
 
 impl Details {
@@ -42,6 +46,7 @@ impl Details {
             upper: config.upper.as_ref().map(|upper| upper.dir.clone()),
             work: config.upper.as_ref().map(|upper| upper.work.clone()),
             notes,
+            grafts: config.grafts.iter().map(graft::published).collect(),
         }
     }
 
@@ -59,6 +64,9 @@ impl Details {
         self.upper.iter().for_each(|path| put("upper", path));
         self.work.iter().for_each(|path| put("work", path));
         self.notes.iter().for_each(|note| put("note", Path::new(note)));
+        // A spec is text, numbers and paths, and all of them have a form in JSON.
+        let grafts = self.grafts.iter().filter_map(|graft| serde_json::to_string(graft).ok());
+        grafts.for_each(|graft| put("graft", Path::new(&graft)));
         out
     }
 
@@ -77,6 +85,7 @@ impl Details {
                 b"upper" => out.upper = Some(path),
                 b"work" => out.work = Some(path),
                 b"note" => out.notes.push(words),
+                b"graft" => out.grafts.extend(serde_json::from_str::<Spec>(&words).ok()),
                 _ => {}
             }
         }
@@ -206,11 +215,15 @@ fn is_own(dir: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
     fn details() -> Details {
+        let grafts = [&b"/s\xff \n:/d\\x:ro"[..], b"vol:/v"];
+        let grafts = grafts.map(|text| crate::graft::volume(OsStr::from_bytes(text), Path::new("/")));
         Details {
             pid: 42,
             lowers: vec!["/a b".into(), "/c\nd".into()],
@@ -218,12 +231,15 @@ mod tests {
             upper: Some("/u\\x".into()),
             work: Some("/w".into()),
             notes: vec!["no passthrough: not root".to_owned()],
+            grafts: grafts.into_iter().flatten().collect(),
         }
     }
 
     #[test]
     fn details_go_there_and_back() {
+        assert_eq!(details().grafts.len(), 2);
         assert_eq!(Details::from_text(&details().to_text()), details());
+        assert_eq!(Details::from_text(b"graft {}\ngraft\n"), Details::default());
         assert_eq!(Details::from_text(b"junk\nfuture key\n"), Details::default());
     }
 

@@ -45,7 +45,7 @@ fn one(path: &Path, lazy: bool) -> Outcome {
 }
 
 /// Our mount at `path`, by whatever name. The mount itself is not asked: its daemon may be dead.
-fn find<'a>(mounts: &'a [Entry], path: &Path) -> Result<&'a Entry, Failure> {
+pub fn find<'a>(mounts: &'a [Entry], path: &Path) -> Result<&'a Entry, Failure> {
     let full = absolute(path.to_owned()).map_err(Failure::from)?;
     let entry = names(&full)
         .find_map(|name| mounts::at(mounts, &name))

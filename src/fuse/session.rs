@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::served::{Adapter, Wishes};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::graft::Spec;
 use crate::overlay::Overlay;
 use crate::sys::cred;
 
@@ -65,6 +66,11 @@ impl Mount {
         overlay.set_up();
         let unmounter = session.unmount_callable();
         Ok(Mount { session, overlay, unmounter: parking_lot::Mutex::new(Some(unmounter)) })
+    }
+
+    /// What is attached inside the tree.
+    pub fn attached(&self) -> Vec<Spec> {
+        self.overlay.attached()
     }
 
     /// A thing that unmounts from another thread.

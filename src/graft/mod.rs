@@ -8,6 +8,7 @@
 pub mod compose;
 mod compose_store;
 mod compose_volume;
+pub mod dotenv;
 mod interpolate;
 mod json;
 mod long;
@@ -33,12 +34,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::IdMaps;
 
 pub use compose::compose;
-pub use mount_flag::mount;
+pub use mount_flag::{mount, mount_keys};
 pub use name::is_volume_name;
-pub use set::{check, collect};
+pub use set::{check, collect, published};
 pub use tmpfs_flag::tmpfs;
 pub use volume_flag::volume;
 pub use volumes_from::{VolumesFrom, volumes_from};
+pub use words::mode_words;
 
 /// One graft: a source attached at a path of the merged tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,6 +35,12 @@ const WITH_VALUE: [&str; 16] = [
 /// Keys that mean yes without a value.
 const YES_OR_NO: [&str; 5] = ["readonly", "ro", "volume-nocopy", "bind-create-src", "bind-nonrecursive"];
 
+/// Every key of `--mount` that says something here.
+pub fn mount_keys() -> impl Iterator<Item = &'static str> {
+    let refused = ["image-subpath", "bind-nonrecursive"];
+    WITH_VALUE.into_iter().chain(YES_OR_NO).filter(move |key| !refused.contains(key))
+}
+
 type Why = std::result::Result<(), String>;
 
 /// The graft that `--mount given` asks for. A source that begins with `.` is below `cwd`; no source is looked at.

@@ -38,6 +38,21 @@ pub fn collect(inherited: Vec<Spec>, given: Vec<Spec>) -> Result<Vec<Spec>> {
     Ok(all)
 }
 
+/// `spec` as anybody may know it: the options of a volume may hold passwords, and who attaches it again needs none.
+pub fn published(spec: &Spec) -> Spec {
+    let mut spec = spec.clone();
+    if let Source::Volume(volume) = &mut spec.source
+        && !volume.options.is_empty()
+    {
+        volume.options.clear();
+        let name = volume.name.as_deref().map(|name| format!("source={name},")).unwrap_or_default();
+        let target = shown(spec.target.as_os_str().as_bytes());
+        let access = if spec.read_only { ",readonly" } else { "" };
+        spec.text = format!("type=volume,{name}target={target}{access}");
+    }
+    spec
+}
+
 /// Whether `spec` is one that a grammar could have made, for those that come from elsewhere.
 /// Errors: `Setup` with what is wrong with it.
 pub fn check(spec: &Spec) -> Result<()> {

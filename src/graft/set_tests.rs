@@ -77,6 +77,17 @@ fn specs_from_elsewhere_are_looked_at() {
     }
 }
 
+#[test]
+fn what_is_published_holds_no_options() {
+    let text = "src=vol,target=/a,ro,volume-driver=local,\"volume-opt=o=username=me,password=secret\"";
+    let spec = mount(OsStr::new(text), Path::new("/")).expect("spec");
+    let published = published(&spec);
+    assert!(!serde_json::to_string(&published).expect("json").contains("secret"));
+    assert_eq!(published.text, "type=volume,source=vol,target=/a,readonly");
+    let plain = given(&["vol:/a"]).remove(0);
+    assert_eq!(super::published(&plain), plain);
+}
+
 fn change(spec: &mut Spec, how: impl FnOnce(&mut super::super::Volume)) {
     if let Source::Volume(volume) = &mut spec.source {
         how(volume);

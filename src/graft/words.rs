@@ -102,6 +102,11 @@ pub(super) fn takes_colons(word: &[u8]) -> bool {
     matches!(key_value(word), (key, Some(_)) if own(key).is_some())
 }
 
+/// Every word of a mode, or what stands before its `=`.
+pub fn mode_words() -> impl Iterator<Item = &'static str> {
+    DOCKER.iter().map(|(word, _)| *word).chain(keys())
+}
+
 /// The keys of ours.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     OWN.iter().map(|(key, ..)| *key)
@@ -295,7 +300,7 @@ fn unknown(word: &[u8]) -> String {
         "" => "take the comma out that has no word beside it".to_owned(),
         text => {
             let key = shown(key_value(word).0);
-            let near = nearest(&key, DOCKER.iter().map(|(word, _)| *word).chain(keys()));
+            let near = nearest(&key, mode_words());
             match near {
                 Some(near) if near != text => format!("did you mean `{near}`?"),
                 _ => "give ro, rw, nocopy, O, cache=, shadow=, pin=, uidmap=, gidmap=, squash= or create="

@@ -90,6 +90,17 @@ pub struct State {
     pub points: Option<Arc<Points>>,
     /// The root of a graft: the directory it is attached in.
     pub above: Option<Arc<Inode>>,
+    /// The root of a graft: a directory whose names show, too.
+    pub beside: Option<Box<Beside>>,
+}
+
+/// A directory whose names show in another.
+#[derive(Debug)]
+pub struct Beside {
+    /// The directory.
+    pub dir: Arc<Inode>,
+    /// Its names hide those of the other; otherwise they show where the other has none.
+    pub over: bool,
 }
 
 /// A name in the merged tree.

@@ -107,7 +107,7 @@ impl Overlay {
     /// Errors: names that no object may have.
     pub(super) fn check_new_name(&self, parent: &Inode, name: &OsStr) -> Result<()> {
         parent.stack.check_writable()?;
-        if parent.point(name).is_some() {
+        if parent.point(name).is_some() || self.shows_from_beside(parent, name)? {
             return Err(Error::Exists);
         }
         if parent.stack.is_direct() {

@@ -120,13 +120,15 @@ impl Overlay {
         if !lazy {
             self.check_unused(&spec.target, &old.root.inode().stack)?;
         }
-        let (spec, root) = self.open_source(spec, None)?;
+        let covered = self.in_layers(&spec.target)?;
+        let (spec, root) = self.open_source(spec, covered.as_deref())?;
         if (root.kind() == FileKind::Dir) != (old.root.kind() == FileKind::Dir) {
             self.forget(root.inode().ino, 1);
             let why = "a file and a directory cannot take each other's place: remove the old one first";
             return Err(refused(&spec.target, why));
         }
         root.inode().state.write().above = Some(old.parent.clone());
+        self.set_beside(&spec, covered.as_deref(), &root);
         set_point(&old.parent, &old.name, Some(Point::Graft(root.clone())));
         self.names_changed(&old.parent, &old.name);
         let gone = std::mem::replace(&mut old.root, root);
@@ -170,6 +172,7 @@ impl Overlay {
 
     /// Puts an opened source into its place, from below: what is on the way shows last, and all at once.
     fn put(&self, spec: Spec, place: Place<'_>, root: Root) -> Result<Attached> {
+        self.set_beside(&spec, place.covered.as_deref(), &root);
         let Place { way, parent: top, name, .. } = place;
         let mut parent = top.clone();
         let mut made = Vec::new();
@@ -219,6 +222,7 @@ impl Overlay {
     }
 
     fn let_go(&self, root: &Root) {
+        self.end_beside(root);
         root.inode().state.write().above = None;
         self.forget(root.inode().ino, 1);
     }
@@ -309,7 +313,9 @@ impl Drop for Overlay {
     /// Attached trees and the directories they are attached in know each other; what they keep goes only when they do not.
     fn drop(&mut self) {
         for attached in self.grafts.table.get_mut().drain(..) {
-            attached.root.inode().state.write().above = None;
+            let mut state = attached.root.inode().state.write();
+            (state.above, state.beside) = (None, None);
+            drop(state);
             attached.parent.state.write().points = None;
         }
     }

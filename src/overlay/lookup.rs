@@ -84,13 +84,13 @@ impl Overlay {
             Some(Point::Graft(root)) => return self.graft_entry(&root).map(Some),
             Some(Point::Synthetic(inode)) => return self.entry_of(inode.ino).map(Some),
             Some(Point::Way(was)) => {
-                let entry = self.found_locked(parent, name)?;
+                let entry = self.united_locked(parent, name)?;
                 self.way_leads_on(parent, name, &was, entry.as_ref());
                 return Ok(entry);
             }
             None => {}
         }
-        self.found_locked(parent, name)
+        self.united_locked(parent, name)
     }
 
     /// What the layers have under `name`, whatever is attached there. Locks: the parent's names, for reading at least.

@@ -5,6 +5,7 @@
 //! Start with `lookup`, then `create`; `file` decides how bytes flow.
 
 mod attr;
+mod beside;
 mod create;
 mod direct;
 mod file;

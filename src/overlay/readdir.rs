@@ -222,7 +222,9 @@ impl Overlay {
             let st_ino = self.number_of(inode, &name)?;
             listed.push(Listed { name: name.name, st_ino, kind: name.kind });
         }
-        if let Some(points) = inode.state.read().points.clone() {
+        self.unite(inode, &mut listed)?;
+        let points = inode.state.read().points.clone();
+        if let Some(points) = points {
             let attached = |(name, point): (&OsStr, &Point)| Listed {
                 name: name.into(),
                 st_ino: point.st_ino(),

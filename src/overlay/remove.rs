@@ -18,7 +18,7 @@ use crate::sys::{At, name, open};
 impl Overlay {
     /// Removes the name of a non-directory. Errors: `NotFound`, `IsDir`, `ReadOnly`, and what the upper layer answers.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
-        let parent = self.dir(parent)?;
+        let parent = self.holder(self.dir(parent)?, name)?;
         parent.stack.check_writable()?;
         check_no_point(&parent, name)?;
         let inode = {
@@ -106,7 +106,7 @@ impl Overlay {
 
     /// Removes an empty directory. Errors: `NotFound`, `NotDir`, `NotEmpty`, `ReadOnly`.
     pub fn rmdir(&self, parent: Ino, name: &OsStr) -> Result<()> {
-        let parent = self.dir(parent)?;
+        let parent = self.holder(self.dir(parent)?, name)?;
         parent.stack.check_writable()?;
         check_no_point(&parent, name)?;
         // Two directories' names are locked: who does that holds the gate, so that there is one order.

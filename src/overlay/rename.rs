@@ -71,8 +71,8 @@ impl Overlay {
         mode: Mode,
         whiteout_of: Option<Caller>,
     ) -> Result<()> {
-        let parent = self.dir(parent)?;
-        let new_parent = self.dir(new_parent)?;
+        let parent = self.holder(self.dir(parent)?, name)?;
+        let new_parent = self.holder(self.dir(new_parent)?, new_name)?;
         if !Arc::ptr_eq(&parent.stack, &new_parent.stack) {
             return Err(Error::CrossDevice("the two directories are different trees"));
         }
