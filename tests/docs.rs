@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The papers with commands, and where the program is.
-const PAPERS: [&str; 5] =
-    ["README.md", "docs/architecture.md", "docs/on-disk-format.md", "docs/semantics.md", "docs/tutorial.md"];
+const PAPERS: [&str; 6] = [
+    "README.md",
+    "docs/architecture.md",
+    "docs/on-disk-format.md",
+    "docs/semantics.md",
+    "docs/tutorial.md",
+    "docs/volumes.md",
+];
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stratafs");
 /// The paper whose first commands make a machine ready: these are run by `.ci/run`, not here.
 const README: &str = "README.md";
