@@ -162,7 +162,7 @@ impl Overlay {
         let stat = crate::sys::stat::stat(At::fd(fd.as_fd())).call("statx")?;
         let own = stack.pack_ino(stat.dev, stat.ino);
         let ino = ino.or(own.map(Ino)).unwrap_or_else(|| self.store.count());
-        let node = Node::Dir { upper, lowers };
+        let node = Node::dir(upper, lowers);
         let st_ino = own.unwrap_or(ino.0);
         Ok(Arc::new(Inode::new(ino, st_ino, FileKind::Dir, stack.clone(), node, Default::default())))
     }
