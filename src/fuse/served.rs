@@ -322,10 +322,13 @@ impl Served {
             let entry = plus.entry;
             let attributes = match &plus.attr {
                 Some(attr) => entry_attributes(attr),
-                // The kernel makes no inode of the dot names; of a broken name it must ask again.
-                None => {
-                    fuser::FileAttr { ino: INodeNo(plus.node.0), kind: file_type(entry.kind), ..absent() }
-                }
+                // The kernel makes no inode of the dot names, nor where a size cannot be.
+                None => fuser::FileAttr {
+                    ino: INodeNo(entry.st_ino),
+                    kind: file_type(entry.kind),
+                    size: u64::MAX,
+                    ..absent()
+                },
             };
             let ttl = match &plus.attr {
                 Some(attr) => self.entry_attr_lifetime(attr),
