@@ -63,6 +63,8 @@ impl Drop for Source {
     }
 }
 
+type Ask = Box<dyn FnOnce() -> bool + Send>;
+
 /// Two far sources and a near one, in the root and in a directory.
 fn far() -> Option<(Fixture, Source, Source)> {
     let mut f = Fixture::new(1)?.departs("grafts")?;
@@ -130,7 +132,7 @@ fn a_stopped_source_keeps_only_its_own_waiting() {
     for round in 0..8 {
         let at = f.p("one");
         let single = f.p("dir/single");
-        let asks: Vec<(&str, Box<dyn FnOnce() -> bool + Send>)> = vec![
+        let asks: Vec<(&str, Ask)> = vec![
             (
                 "stat of the root",
                 Box::new({
