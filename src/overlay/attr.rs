@@ -147,7 +147,7 @@ impl Overlay {
 
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
         if inode.is_synthetic() {
-            return Ok(self.synthetic_attr(inode));
+            return self.synthetic_attr(inode);
         }
         let real = inode.with(|at| stat_shown(&inode.stack, at))?;
         self.shown(inode, real)

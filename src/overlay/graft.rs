@@ -24,7 +24,7 @@ use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Point, Points, Root};
 use crate::layer::{Shared, Stack};
 use crate::merge::listing::FileKind;
-use crate::sys::stat::{Stat, Timestamp};
+use crate::sys::stat::Stat;
 use crate::sys::{mount, process};
 
 /// What is attached in a mount.
@@ -34,8 +34,6 @@ pub struct Grafts {
     pub(super) shared: Shared,
     /// The mount's own choices, which copy-on-write grafts inherit.
     pub(super) config: Config,
-    /// When the mount was made: what directories that nobody made show as their times.
-    born: Timestamp,
     /// The mount is up: what was made for it stays when it ends.
     pub(super) up: Arc<AtomicBool>,
     /// Held while a way to a graft is led through another directory. Nothing is asked of a source under it.
@@ -64,11 +62,13 @@ impl Attached {
 impl Grafts {
     /// Nothing attached yet.
     pub fn new(shared: Shared, config: &Config) -> Grafts {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let born =
-            Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() };
-        let (leading, table) = (Mutex::default(), Mutex::default());
-        Grafts { shared, config: config.clone(), born, up: Arc::default(), leading, table }
+        Grafts {
+            shared,
+            config: config.clone(),
+            up: Arc::default(),
+            leading: Mutex::default(),
+            table: Mutex::default(),
+        }
     }
 }
 
@@ -299,27 +299,25 @@ impl Overlay {
         }
     }
 
-    /// What `stat` shows of a directory that no layer has.
-    pub(super) fn synthetic_attr(&self, inode: &Inode) -> Attr {
-        let born = self.grafts.born;
+    /// What `stat` shows of a directory that no layer has: the daemon's, with the times of the nearest directory above that
+    /// there is, so that they are the same in the next mount.
+    pub(super) fn synthetic_attr(&self, inode: &Arc<Inode>) -> Result<Attr> {
+        let mut above = inode.clone();
+        while above.is_synthetic() {
+            above = above.dir_name().ok_or(Error::Stale)?.parent;
+        }
+        let times = self.attr_of(&above)?.stat;
         let stat = Stat {
-            kind: FileKind::Dir,
             mode: synthetic::MODE,
             ino: inode.st_ino,
-            dev: 0,
             nlink: 2,
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
-            rdev_major: 0,
-            rdev_minor: 0,
             size: 0,
             blocks: 0,
-            blksize: 4096,
-            atime: born,
-            mtime: born,
-            ctime: born,
+            ..times
         };
-        Attr { ino: inode.ino, stat, lifetime: Lifetime::None }
+        Ok(Attr { ino: inode.ino, stat, lifetime: Lifetime::None })
     }
 
     /// Tells the kernel, and the directory's listing, that `name` may be something else now.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -193,14 +194,17 @@ fn refused(path: &Path, why: &str) -> Error {
     Error::Setup(format!("bind source {path:?}: {why}"))
 }
 
-/// The path without symlinks; made, if it is missing and that was asked for.
+/// The path without symlinks; made, if it is missing and that was asked for. The daemon's umask is empty, so modes are
+/// those given.
 fn existing(path: &Path, create: Option<Create>) -> Result<PathBuf> {
     match (fs::canonicalize(path), create) {
         (Ok(real), _) => Ok(real),
         (Err(error), Some(create)) if error.kind() == std::io::ErrorKind::NotFound => {
             let made = match create {
-                Create::Dir => fs::create_dir_all(path),
-                Create::File => fs::File::create_new(path).map(drop),
+                Create::Dir => fs::DirBuilder::new().recursive(true).mode(0o755).create(path),
+                Create::File => {
+                    fs::File::options().write(true).create_new(true).mode(0o644).open(path).map(drop)
+                }
             };
             made.and_then(|()| fs::canonicalize(path))
                 .map_err(|error| refused(path, &format!("it cannot be made ({error}): make it first")))

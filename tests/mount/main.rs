@@ -20,6 +20,7 @@ mod graft_binds;
 mod graft_bounds;
 mod graft_hang;
 mod graft_host;
+mod graft_live;
 mod graft_ro;
 mod graft_way;
 mod layers;
