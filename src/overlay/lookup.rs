@@ -67,8 +67,25 @@ impl Overlay {
     /// Errors: `NameTooLong`; `BadMark` for a mark that cannot be followed.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<(Option<Entry<'_>>, Lifetime)> {
         let parent = self.dir(parent)?;
-        let _names = parent.names.read();
-        Ok((self.lookup_locked(&parent, name)?, Lifetime::of(&parent.stack)))
+        Ok((self.lookup_in(&parent, name)?, Lifetime::of(&parent.stack)))
+    }
+
+    /// As `lookup`, for a directory that is known.
+    pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
+        loop {
+            if let Some(Point::Graft(root)) = parent.point(name) {
+                // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
+                match self.graft_entry(&root) {
+                    // Taken away in the moment between: what is there now is the answer.
+                    Err(Error::Stale) if !parent.leads_to(name, &root) => continue,
+                    found => return found.map(Some),
+                }
+            }
+            let _names = parent.names.read();
+            if !matches!(parent.point(name), Some(Point::Graft(_))) {
+                return self.lookup_locked(parent, name);
+            }
+        }
     }
 
     /// As `lookup`. Locks: the parent's names are held, for reading at least.

@@ -6,6 +6,7 @@
 
 mod attr;
 mod beside;
+mod busy;
 mod create;
 mod direct;
 mod file;
@@ -16,6 +17,7 @@ mod io;
 mod link;
 mod lookup;
 mod names;
+mod point;
 mod populate;
 mod readdir;
 mod redirect;

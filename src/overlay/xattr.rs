@@ -112,6 +112,9 @@ impl Overlay {
     /// Removes an attribute. Errors: `NoAttribute`.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         let inode = self.inode(ino)?;
+        if self.virtual_value(&inode, name).is_some() {
+            return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
+        }
         let stored = self.stored(&inode.stack, name)?;
         // What is not there need not be copied up to be removed.
         inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr"))?;

@@ -16,6 +16,7 @@ mod data;
 mod dot_wh;
 mod fallbacks;
 mod forget;
+mod graft_control;
 mod graft_live;
 mod layers;
 mod limits;
