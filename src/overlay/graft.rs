@@ -22,11 +22,11 @@ use crate::copy_up::synthetic;
 use crate::error::{Error, Result};
 use crate::graft::{Create, Source, Spec};
 use crate::inode::node::State;
-use crate::inode::{Inode, Node, Point, Points, Root};
+use crate::inode::{Ino, Inode, Node, Point, Points, Root};
 use crate::layer::{Shared, Stack};
 use crate::merge::listing::FileKind;
 use crate::sys::mount;
-use crate::sys::stat::{Stat, Timestamp};
+use crate::sys::stat::Stat;
 
 /// What is attached in a mount.
 #[derive(Debug)]
@@ -35,8 +35,6 @@ pub struct Grafts {
     pub(super) shared: Shared,
     /// The mount's own choices, which copy-on-write grafts inherit.
     pub(super) config: Config,
-    /// When the mount was made: what directories that nobody made show as their times.
-    born: Timestamp,
     /// The mount is up: what was made for it stays when it ends.
     pub(super) up: Arc<AtomicBool>,
     /// Held while what is attached changes: one change at a time. Nothing is asked of a source under it, and the kernel is
@@ -81,11 +79,8 @@ const LINGER: Duration = Duration::from_secs(1);
 impl Grafts {
     /// Nothing attached yet.
     pub fn new(shared: Shared, config: &Config) -> Grafts {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let born =
-            Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() };
         let (changing, leading, table) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Grafts { shared, config: config.clone(), born, up: Arc::default(), changing, leading, table }
+        Grafts { shared, config: config.clone(), up: Arc::default(), changing, leading, table }
     }
 
     /// The right to change what is attached at `target`, as long as the value lives. Sources are opened under it, and one that
@@ -355,76 +350,51 @@ impl Overlay {
         }
     }
 
-    /// What a graft shows at its path.
-    pub(super) fn graft_entry(&self, root: &Root) -> Result<Entry<'_>> {
+    /// What a graft shows at its path in `parent`.
+    pub(super) fn graft_entry(&self, parent: &Inode, root: &Root) -> Result<Entry<'_>> {
         match root {
-            Root::Inode(inode) => self.entry_of(inode.ino),
+            Root::Inode(inode) => self.entry_of(parent, inode.ino),
             Root::Named { dir, name, .. } => self.found_locked(dir, name)?.ok_or(Error::NotFound),
         }
     }
 
-    /// Others may have put another directory where one on the way to a graft was: the way leads on through the new one.
-    pub(super) fn way_leads_on(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        was: &Arc<Inode>,
-        found: Option<&Entry<'_>>,
-    ) {
-        let Some(found) = found.filter(|found| found.inode.is_dir() && !Arc::ptr_eq(&found.inode, was))
-        else {
-            return;
-        };
-        let points = was.state.write().points.take();
-        for (_, point) in points.iter().flat_map(|points| points.iter()) {
-            if let Point::Graft(root) = point {
-                root.inode().state.write().above = Some((*found.inode).clone());
-            }
+    /// What `stat` shows of a directory that no layer has: the daemon's, with the times of the nearest directory above that
+    /// there is, so that they are the same in the next mount.
+    pub(super) fn synthetic_attr(&self, inode: &Arc<Inode>) -> Result<Attr> {
+        let mut above = inode.clone();
+        while above.is_synthetic() {
+            // One that is gone has no place any more.
+            above = match above.dir_name() {
+                Some(place) => place.parent,
+                None => self.inode(Ino::ROOT)?,
+            };
         }
-        found.inode.state.write().points = points;
-        self.store.hold(&found.inode);
-        set_point(parent, name, Some(Point::Way((*found.inode).clone())));
-        self.forget(was.ino, 1);
-    }
-
-    /// What `stat` shows of a directory that no layer has.
-    pub(super) fn synthetic_attr(&self, inode: &Inode) -> Attr {
-        let born = self.grafts.born;
+        let times = self.attr_of(&above)?.stat;
         let stat = Stat {
-            kind: FileKind::Dir,
             mode: synthetic::MODE,
             ino: inode.st_ino,
-            dev: 0,
             nlink: 2,
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
-            rdev_major: 0,
-            rdev_minor: 0,
             size: 0,
             blocks: 0,
-            blksize: 4096,
-            atime: born,
-            mtime: born,
-            ctime: born,
+            ..times
         };
-        Attr { ino: inode.ino, stat, lifetime: Lifetime::None }
+        Ok(Attr { ino: inode.ino, stat, lifetime: Lifetime::None })
     }
 }
 
 impl Drop for Overlay {
-    /// Attached trees and the directories they are attached in know each other; what they keep goes only when they do not.
+    /// Attached trees, the directories they are attached in and those on the way know each other; what they keep goes only
+    /// when they do not.
     fn drop(&mut self) {
-        for attached in self.grafts.table.get_mut().attached.drain(..) {
-            let mut state = attached.root.inode().state.write();
-            let mut dir = state.above.take().or(Some(attached.parent));
-            state.beside = None;
+        self.grafts.table.get_mut().attached.clear();
+        self.store.each(|inode| {
+            let mut state = inode.state.write();
+            let known = (state.above.take(), state.beside.take(), state.points.take());
             drop(state);
-            // So do those that no layer has and those they are in.
-            while let Some(above) = dir {
-                above.state.write().points = None;
-                dir = above.dir_name().map(|name| name.parent);
-            }
-        }
+            drop(known);
+        });
     }
 }
 

@@ -76,6 +76,7 @@ impl Overlay {
         if !Arc::ptr_eq(&parent.stack, &new_parent.stack) {
             return Err(Error::CrossDevice("the two directories are different trees"));
         }
+        parent.stack.check_writable()?;
         let check_no_point = || match parent.point(name).or_else(|| new_parent.point(new_name)) {
             Some(_) => Err(Error::Busy("something is attached here or below")),
             None => Ok(()),
