@@ -20,6 +20,7 @@ mod graft_binds;
 mod graft_bounds;
 mod graft_control;
 mod graft_live;
+mod graft_load;
 mod graft_ro;
 mod layers;
 mod limits;
