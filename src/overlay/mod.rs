@@ -6,6 +6,7 @@
 
 mod attr;
 mod beside;
+mod busy;
 mod create;
 mod direct;
 mod file;
@@ -17,6 +18,7 @@ mod lead;
 mod link;
 mod lookup;
 mod names;
+mod point;
 mod populate;
 mod readdir;
 mod redirect;
