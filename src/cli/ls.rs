@@ -8,6 +8,7 @@ use super::args::LsArgs;
 use super::exit::{Failure, Outcome};
 use super::mounts::{self, Entry};
 use super::record::{Details, Seen};
+use crate::graft::{Source, Spec};
 
 /// A mount and its daemon.
 struct Row {
@@ -119,9 +120,28 @@ fn block(row: &Row) -> String {
         details.work.iter().for_each(|path| put("work", &shown(path)));
         details.lowers.iter().for_each(|path| put("lower", &shown(path)));
         details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
+        details.grafts.iter().for_each(|spec| put("graft", &graft(spec)));
         details.notes.iter().for_each(|note| put("note", note));
     }
     out
+}
+
+/// What is attached, and where.
+fn graft(spec: &Spec) -> String {
+    let source = match &spec.source {
+        Source::Bind { path, .. } => path.display().to_string(),
+        Source::Volume(volume) => {
+            let inner = volume.subpath.as_ref().map(|path| format!("/{}", path.display()));
+            format!("volume {}{}", volume.name.as_deref().unwrap_or("-"), inner.unwrap_or_default())
+        }
+        Source::Tmpfs { .. } => "tmpfs".to_owned(),
+    };
+    let mode = match (&spec.cow, spec.read_only) {
+        (Some(_), _) => ", copy-on-write",
+        (None, true) => ", read-only",
+        (None, false) => "",
+    };
+    format!("{} is {source}{mode}", spec.target.display())
 }
 
 fn json(rows: &[Row]) -> String {
@@ -149,6 +169,8 @@ fn json(rows: &[Row]) -> String {
             ("work", details.work.as_deref().map_or("null".to_owned(), path)),
             ("lowers", paths(&details.lowers)),
             ("data_lowers", paths(&details.data_lowers)),
+            // A spec is text, numbers and paths, and all of them have a form in JSON.
+            ("grafts", serde_json::to_string(&details.grafts).unwrap_or_else(|_| "[]".to_owned())),
             ("notes", list(details.notes.iter().map(|note| string(note)).collect())),
         ];
         let fields: Vec<String> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
@@ -189,6 +211,10 @@ mod tests {
             upper: Some("/u".into()),
             work: Some("/w".into()),
             notes: vec!["no passthrough: tab\there".into()],
+            grafts: ["/host:/etc/x:ro", "data:/data:O", "/anonymous"]
+                .iter()
+                .flat_map(|text| crate::graft::volume(text.as_ref(), Path::new("/")))
+                .collect(),
             ..Details::default()
         };
         let daemons = [Daemon::Alive(details), Daemon::Unknown];
@@ -207,9 +233,16 @@ mod tests {
     #[test]
     fn the_long_form_shows_layers_and_notes() {
         let text = verbose(&rows());
-        for part in
-            ["/mnt/a b\n", "  upper    /u\n", "  lower    /l1\n", "  note     no passthrough", "\n\n/mnt/c\n"]
-        {
+        for part in [
+            "/mnt/a b\n",
+            "  upper    /u\n",
+            "  lower    /l1\n",
+            "  graft    /etc/x is /host, read-only\n",
+            "  graft    /data is volume data, copy-on-write\n",
+            "  graft    /anonymous is volume -\n",
+            "  note     no passthrough",
+            "\n\n/mnt/c\n",
+        ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         assert_eq!(verbose(&[]), "");
@@ -225,6 +258,8 @@ mod tests {
             "\"alive\":true",
             "\"alive\":null",
             "\"pid\":null",
+            "\"grafts\":[{\"target\":\"/etc/x\",",
+            "\"grafts\":[],",
         ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }

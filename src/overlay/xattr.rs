@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
 
-use super::ids::disk_caller;
+use super::ids::{disk_acl, disk_caller, shown_acl};
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -18,12 +18,17 @@ use crate::sys::{At, attr, cred};
 
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+/// On the mount's root: the path of its control socket.
+const SOCKET: &str = "user.stratafs.socket";
 
 impl Overlay {
     /// The attribute's value, read into `buffer`; its length. An empty buffer asks for the length only.
     /// Errors: `NoAttribute`, `Range`.
     pub fn getxattr(&self, ino: Ino, name: &OsStr, buffer: &mut [u8]) -> Result<usize> {
         let inode = self.inode(ino)?;
+        if let Some(value) = self.virtual_value(&inode, name) {
+            return read_into(value, buffer);
+        }
         let stored = self.stored(&inode.stack, name).map_err(|error| match error {
             Error::NotPermitted(_) => Error::NoAttribute,
             error => error,
@@ -31,7 +36,19 @@ impl Overlay {
         if inode.is_synthetic() {
             return Err(Error::NoAttribute);
         }
-        inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))
+        let len = inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))?;
+        if is_acl(name.as_bytes()) {
+            let read = len.min(buffer.len());
+            shown_acl(&inode.stack.terms.ids, &mut buffer[..read]);
+        }
+        Ok(len)
+    }
+
+    /// What the mount says about itself by an attribute that no layer has. Readable by everybody, never listed, so that no
+    /// copy of the tree has it.
+    fn virtual_value(&self, inode: &Inode, name: &OsStr) -> Option<&[u8]> {
+        (inode.ino == Ino::ROOT && name == SOCKET).then_some(())?;
+        Some(self.socket.get()?.as_os_str().as_bytes())
     }
 
     /// The names of all attributes that `caller` may know of, each ended by a NUL.
@@ -71,6 +88,10 @@ impl Overlay {
         mode: SetMode,
     ) -> Result<()> {
         let inode = self.inode(ino)?;
+        if self.virtual_value(&inode, name).is_some() {
+            return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
+        }
+        inode.stack.check_writable()?;
         let stored = self.stored(&inode.stack, name)?;
         // A change that fails copies nothing up.
         if mode != SetMode::Any {
@@ -85,9 +106,13 @@ impl Overlay {
                 _ => {}
             }
         }
+        let mut value = value.to_vec();
+        if is_acl(name.as_bytes()) {
+            disk_acl(&inode.stack.terms.ids, &mut value)?;
+        }
         self.copy_up.ensure(&inode, Need::Metadata)?;
         inode.with(|at| {
-            xattr::set(at, &stored, value, mode).call("setxattr")?;
+            xattr::set(at, &stored, &value, mode).call("setxattr")?;
             if name.as_bytes() == ACL_ACCESS { drop_foreign_setgid(&inode, caller, at) } else { Ok(()) }
         })?;
         self.copy_up.changed(&inode);
@@ -97,6 +122,7 @@ impl Overlay {
     /// Removes an attribute. Errors: `NoAttribute`.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         let inode = self.inode(ino)?;
+        inode.stack.check_writable()?;
         let stored = self.stored(&inode.stack, name)?;
         // What is not there need not be copied up to be removed.
         inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr"))?;
@@ -121,6 +147,14 @@ impl Overlay {
         };
         CString::new(stored.into_vec()).map_err(|_| Error::Invalid("a NUL byte in an attribute's name"))
     }
+}
+
+/// As getxattr(2): no buffer asks for the length. Errors: `Range`.
+fn read_into(value: &[u8], buffer: &mut [u8]) -> Result<usize> {
+    if !buffer.is_empty() {
+        buffer.get_mut(..value.len()).ok_or(Error::Range)?.copy_from_slice(value);
+    }
+    Ok(value.len())
 }
 
 /// Whether the attribute stands for owner and mode in this tree.

@@ -71,8 +71,8 @@ pub(super) fn mount(meta: &Meta, at: &Path) -> Result<()> {
     let (kind, device) = (option("type"), option("device"));
     let failed = |why: &str| {
         Error::Setup(format!(
-            "volume {:?} cannot be mounted: {why}: see its options with `stratafs volume inspect {}`",
-            meta.name, meta.name
+            "volume {:?} cannot be mounted: {why}: correct its options type, device and o, or make {device:?} answer",
+            meta.name
         ))
     };
     let mut words = option("o").to_owned();
