@@ -34,6 +34,13 @@ pub enum Command {
     Umount(UmountArgs),
     /// List the stratafs mounts that are up
     Ls(LsArgs),
+    /// Attach, remove, replace and list what is attached inside a mount that is up
+    #[command(after_help = help::GRAFT_LIVE)]
+    Graft {
+        /// What to do.
+        #[command(subcommand)]
+        command: GraftCommand,
+    },
     /// Make, list, remove, save and fill volumes, as `docker volume` does
     Volume(VolumeArgs),
     /// Show on a temporary directory what an overlay does
@@ -114,6 +121,68 @@ pub struct GraftArgs {
     /// Which service of the compose file
     #[arg(long, value_name = "NAME", requires = "compose")]
     pub service: Option<String>,
+}
+
+/// `stratafs graft`
+#[derive(Debug, Subcommand)]
+pub enum GraftCommand {
+    /// Attach host paths, volumes and tmpfs, all of them or none
+    Add {
+        /// What.
+        #[command(flatten)]
+        what: AddArgs,
+        /// Where the merged tree appears
+        mount: PathBuf,
+    },
+    /// Take away what is attached; what it hid shows again
+    Rm {
+        /// Also what is in use: who uses it keeps it, everybody else sees it gone
+        #[arg(short, long)]
+        lazy: bool,
+        /// Where the merged tree appears
+        mount: PathBuf,
+        /// Where it is attached, as a path in the merged tree
+        #[arg(required = true)]
+        targets: Vec<OsString>,
+    },
+    /// Put something else in the place of what is attached at the same target, in one step
+    #[command(group = clap::ArgGroup::new("what").required(true).args(["volume", "mount_spec"]))]
+    Replace {
+        /// Attach a host path or a volume, as `docker run -v`
+        #[arg(short, long, value_name = "[SRC:]DST[:MODE]")]
+        volume: Option<OsString>,
+        /// The same with a key for each thing
+        #[arg(long = "mount", value_name = "KEY=VALUE,...")]
+        mount_spec: Option<OsString>,
+        /// Also if the old one is in use: who uses it keeps it, everybody else sees the new one
+        #[arg(short, long)]
+        lazy: bool,
+        /// Where the merged tree appears
+        mount: PathBuf,
+    },
+    /// List what is attached
+    Ls {
+        /// For programs, as a JSON array
+        #[arg(long)]
+        json: bool,
+        /// Where the merged tree appears
+        mount: PathBuf,
+    },
+}
+
+/// What is to be attached.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct AddArgs {
+    /// Attach a host path or a volume, as `docker run -v`: `./src:/app:ro`, `data:/var/lib/data`, `/cache`
+    #[arg(short, long, value_name = "[SRC:]DST[:MODE]")]
+    pub volume: Vec<OsString>,
+    /// The same with a key for each thing: `type=bind,source=./src,target=/app,readonly`
+    #[arg(long = "mount", value_name = "KEY=VALUE,...")]
+    pub mount_spec: Vec<OsString>,
+    /// Attach an empty directory in memory, gone with the mount: `/run:size=64m,mode=755`
+    #[arg(long, value_name = "DST[:OPT,...]")]
+    pub tmpfs: Vec<OsString>,
 }
 
 /// The form without a command, as fuse-overlayfs and the helpers of mount(8) are called.

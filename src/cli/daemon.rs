@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
@@ -21,6 +22,7 @@ use super::exit::{Failure, Outcome};
 use super::record::{Details, Kept};
 use super::{log, mounts};
 use crate::config::{Config, check};
+use crate::control::socket::Server;
 use crate::error::Error;
 use crate::fuse::session::{Mount, Unmounter};
 use crate::layer::ephemeral::Ephemeral;
@@ -124,16 +126,29 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     config.grafts = mount.attached();
     let device = device_at(&config.mountpoint);
     let record = device.as_deref().and_then(|name| Kept::new(name, &Details::new(&config, mount.notes())));
+    let record = record.map(Arc::new);
+    let control = record.as_ref().and_then(|record| control(record, &mount));
     obey(signals, mount.unmounter(), config.mountpoint, device)?;
     // If `up` fails, dropping the mount unmounts it.
     up()?;
     let served = mount.run();
+    // What callers of the control socket still change is given back first.
+    drop(control);
     // The record goes last: `stratafs umount` waits for it.
     drop(ephemeral);
-    if let Some(record) = record {
+    if let Some(record) = record.and_then(Arc::into_inner) {
         record.leave();
     }
     served.map_err(Failure::from)
+}
+
+/// The socket by which a mount that is up is changed; nothing, with a word in the log, if it cannot be made.
+fn control(record: &Arc<Kept>, mount: &Mount) -> Option<Server> {
+    let kept = record.clone();
+    let path = record.socket();
+    mount.overlay().set_socket(&path);
+    let started = Server::start(path, mount.overlay(), move |grafts| kept.attached(grafts));
+    started.inspect_err(|error| tracing::warn!("no control socket: {error}")).ok()
 }
 
 /// The device number of our mount at `mountpoint`, found without asking the mount, which does not answer yet.

@@ -15,6 +15,8 @@ Examples:
       a writable view of /srv/base whose changes go away at unmount
   stratafs mount -l /srv/app -l /srv/base -u ./changes -w ./work /mnt/app
       app over base, all changes kept in ./changes
+  stratafs graft add /mnt/app -v ./src:/app
+      attaches ./src inside the mount, which stays up
   stratafs umount /mnt/app
 
 Without a command the arguments are those of fuse-overlayfs and of mount(8):
@@ -59,6 +61,20 @@ Environment:
         options = options(),
     )
 }
+
+/// Under `stratafs graft --help`.
+pub const GRAFT_LIVE: &str = "\
+A target is a path in the merged tree, as in `-v SRC:TARGET`; relative sources are below the
+current directory. Programs that use the tree see the old state or the new one.
+
+Examples:
+  stratafs graft add /mnt/app -v ./src:/app:ro -v cache:/var/cache
+  stratafs graft ls /mnt/app
+  stratafs graft replace /mnt/app -v ./src-2:/app:ro
+  stratafs graft rm /mnt/app /app
+      refused while something in it is open, or a process stands in it
+  stratafs graft rm --lazy /mnt/app /var/cache
+      who uses it keeps it, everybody else sees it gone";
 
 /// What is said about grafts: Docker's words, and ours.
 const GRAFTS: &str = "\

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod exit;
 pub mod grafts;
 pub mod help;
+pub mod live;
 pub mod log;
 pub mod ls;
 pub mod mount;
@@ -61,6 +62,7 @@ fn run(command: Command) -> Outcome {
         Command::Mount(args) => mount::mount(*args),
         Command::Umount(args) => umount::umount(args),
         Command::Ls(args) => ls::ls(args),
+        Command::Graft { command } => live::graft(command),
         Command::Volume(args) => volume::volume(args),
         Command::Demo(args) => demo::demo(args),
         Command::Completions { shell } => {

@@ -1,7 +1,8 @@
 //! What a running daemon tells about itself: one small file per mount in the runtime directory, locked while it runs.
 //!
 //! The lock is what counts: it goes with the daemon, however that ends, so a record that is not locked is a dead one's.
-//! Without a runtime directory there is no record, and nothing but details in `ls` is missing.
+//! Beside it are the control socket, and what is attached: a file of its own, which a new one replaces at each change,
+//! as a locked file cannot be. Without a runtime directory there is neither, and a mount is changed by nobody.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
@@ -31,7 +32,9 @@ pub struct Details {
     pub work: Option<PathBuf>,
     /// Which fallbacks were chosen, and why.
     pub notes: Vec<String>,
-    /// What is attached inside the merged tree, as it is attached: an anonymous volume has its name here. Without the
+    /// Where the daemon takes requests.
+    pub socket: Option<PathBuf>,
+    /// What is attached inside the merged tree, as it is now: an anonymous volume has its name here. Without the
     /// options of volumes, since anybody may read the record.
     pub grafts: Vec<Spec>,
 }
@@ -46,6 +49,7 @@ impl Details {
             upper: config.upper.as_ref().map(|upper| upper.dir.clone()),
             work: config.upper.as_ref().map(|upper| upper.work.clone()),
             notes,
+            socket: None,
             grafts: config.grafts.iter().map(graft::published).collect(),
         }
     }
@@ -64,9 +68,7 @@ impl Details {
         self.upper.iter().for_each(|path| put("upper", path));
         self.work.iter().for_each(|path| put("work", path));
         self.notes.iter().for_each(|note| put("note", Path::new(note)));
-        // A spec is text, numbers and paths, and all of them have a form in JSON.
-        let grafts = self.grafts.iter().filter_map(|graft| serde_json::to_string(graft).ok());
-        grafts.for_each(|graft| put("graft", Path::new(&graft)));
+        self.socket.iter().for_each(|path| put("socket", path));
         out
     }
 
@@ -85,7 +87,7 @@ impl Details {
                 b"upper" => out.upper = Some(path),
                 b"work" => out.work = Some(path),
                 b"note" => out.notes.push(words),
-                b"graft" => out.grafts.extend(serde_json::from_str::<Spec>(&words).ok()),
+                b"socket" => out.socket = Some(path),
                 _ => {}
             }
         }
@@ -98,6 +100,26 @@ impl Details {
 pub struct Kept {
     path: PathBuf,
     lock: Option<Flock<File>>,
+}
+
+/// What stands beside a record, under its name with this before it.
+const SOCKET: &str = "socket.";
+const GRAFTS: &str = "grafts.";
+
+/// The path of what is called `kind` beside the record at `path`.
+fn beside(path: &Path, kind: &str) -> PathBuf {
+    let mut name = OsString::from(kind);
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
+}
+
+/// One graft a line, in JSON. A spec is text, numbers and paths, and all of them have a form there.
+fn grafts_text<'a>(grafts: impl Iterator<Item = &'a Spec>) -> String {
+    grafts.filter_map(|graft| serde_json::to_string(graft).ok()).map(|line| line + "\n").collect()
+}
+
+fn grafts_in(text: &str) -> Vec<Spec> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 impl Kept {
@@ -113,6 +135,7 @@ impl Kept {
         }
         // What dead daemons have left of earlier mounts on this device number.
         found(dir, device).into_iter().filter_map(Seen::at).for_each(Seen::forget);
+        sweep(dir);
         // Device numbers are used again at once, while the daemon of the earlier mount may still be cleaning up: the
         // process id keeps the two records apart.
         let name = format!("{device}.{}", details.pid);
@@ -120,10 +143,33 @@ impl Kept {
         // The daemon's umask is empty, so the mode is what it says.
         let file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&fresh).ok()?;
         let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+        let details = Details { socket: Some(beside(&path, SOCKET)), ..details.clone() };
         lock.write_all(&details.to_text()).ok()?;
+        let kept = Kept { path, lock: Some(lock) };
+        kept.write_grafts(details.grafts.iter()).ok()?;
         // Seen only when it is complete and locked: before, it would look like a dead daemon's.
-        fs::rename(&fresh, &path).ok()?;
-        Some(Kept { path, lock: Some(lock) })
+        fs::rename(&fresh, &kept.path).ok()?;
+        Some(kept)
+    }
+
+    /// Where the daemon is to take requests.
+    pub fn socket(&self) -> PathBuf {
+        beside(&self.path, SOCKET)
+    }
+
+    /// Says what is attached now. One caller at a time.
+    pub fn attached(&self, grafts: &[Spec]) {
+        let published: Vec<Spec> = grafts.iter().map(graft::published).collect();
+        if let Err(error) = self.write_grafts(published.iter()) {
+            tracing::warn!("the record of what is attached is behind: {error}");
+        }
+    }
+
+    fn write_grafts<'a>(&self, grafts: impl Iterator<Item = &'a Spec>) -> std::io::Result<()> {
+        let (path, fresh) = (beside(&self.path, GRAFTS), beside(&self.path, ".grafts."));
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
+        file.write_all(grafts_text(grafts).as_bytes())?;
+        fs::rename(&fresh, &path)
     }
 }
 
@@ -139,6 +185,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         // A record left behind is unlocked, and so says itself that it is a dead one's.
         let _ = fs::remove_file(&self.path);
+        remove_beside(&self.path);
     }
 }
 
@@ -167,7 +214,10 @@ impl Seen {
         let mut file = File::open(&path).ok()?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).ok()?;
-        Some(Seen { details: Details::from_text(&text), path, file })
+        let mut details = Details::from_text(&text);
+        details.grafts =
+            fs::read_to_string(beside(&path, GRAFTS)).map(|text| grafts_in(&text)).unwrap_or_default();
+        Some(Seen { details, path, file })
     }
 
     /// Whether the daemon runs.
@@ -184,6 +234,33 @@ impl Seen {
         if !self.is_alive() {
             // What cannot be removed is replaced by the next mount on this device number.
             let _ = fs::remove_file(&self.path);
+            remove_beside(&self.path);
+        }
+    }
+}
+
+fn remove_beside(record: &Path) {
+    for kind in [SOCKET, GRAFTS] {
+        // It may not be there; and without a record nobody looks for it.
+        let _ = fs::remove_file(beside(record, kind));
+    }
+}
+
+/// Removes what stands beside records that are gone. The record of a living daemon is there before what is beside it, at
+/// least under its hidden name.
+fn sweep(dir: &Path) {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    for name in names.filter_map(|name| name.into_string().ok()) {
+        let Some(record) = [SOCKET, GRAFTS, ".grafts."].iter().find_map(|kind| name.strip_prefix(kind))
+        else {
+            continue;
+        };
+        let owner = |name: String| Seen::at(dir.join(name));
+        if owner(record.to_owned()).is_none()
+            && !owner(format!(".{record}")).is_some_and(|seen| seen.is_alive())
+        {
+            // Somebody else may sweep, too.
+            let _ = fs::remove_file(dir.join(name));
         }
     }
 }
@@ -231,15 +308,19 @@ mod tests {
             upper: Some("/u\\x".into()),
             work: Some("/w".into()),
             notes: vec!["no passthrough: not root".to_owned()],
+            socket: None,
             grafts: grafts.into_iter().flatten().collect(),
         }
     }
 
     #[test]
     fn details_go_there_and_back() {
-        assert_eq!(details().grafts.len(), 2);
-        assert_eq!(Details::from_text(&details().to_text()), details());
-        assert_eq!(Details::from_text(b"graft {}\ngraft\n"), Details::default());
+        let grafts = details().grafts;
+        assert_eq!(grafts.len(), 2);
+        assert_eq!(grafts_in(&grafts_text(grafts.iter())), grafts);
+        assert_eq!(grafts_in("{}\n\njunk\n"), []);
+        let text = Details { socket: Some("/s t".into()), ..details() };
+        assert_eq!(Details { grafts, ..Details::from_text(&text.to_text()) }, text);
         assert_eq!(Details::from_text(b"junk\nfuture key\n"), Details::default());
     }
 
@@ -251,9 +332,13 @@ mod tests {
         let kept = Kept::in_dir(&dir, "0:57", &details()).expect("kept");
         assert_eq!(fs::metadata(dir.join("0:57.42")).expect("record").permissions().mode() & 0o022, 0);
         let seen = Seen::in_dir(&dir, "0:57").expect("seen");
-        assert_eq!(seen.details, details());
+        assert_eq!(seen.details, Details { socket: Some(kept.socket()), ..details() });
         assert!(seen.is_alive());
+        kept.attached(&details().grafts[..1]);
+        assert_eq!(Seen::in_dir(&dir, "0:57").expect("seen").details.grafts, details().grafts[..1]);
+        fs::write(kept.socket(), "").expect("socket");
         drop(kept);
+        assert_eq!(fs::read_dir(&dir).expect("dir").count(), 0);
         assert!(!seen.is_alive());
         assert!(Seen::in_dir(&dir, "0:57").is_none());
     }
@@ -281,5 +366,21 @@ mod tests {
         let _kept = Kept::in_dir(dir.path(), "0:1", &details()).expect("kept");
         assert_eq!(Seen::in_dir(dir.path(), "0:1").expect("seen").details.pid, 42);
         assert!(!dir.path().join("0:1.1").exists());
+    }
+
+    #[test]
+    fn what_stands_beside_no_record_is_swept() {
+        let dir = tempfile::TempDir::new().expect("dir");
+        let living = Kept::in_dir(dir.path(), "0:1", &details()).expect("kept");
+        fs::write(living.socket(), "").expect("socket");
+        for name in ["socket.0:2.1", "grafts.0:2.1", ".grafts.0:2.1", "socket.0:3.1", "0:3.1", "other"] {
+            fs::write(dir.path().join(name), "").expect(name);
+        }
+        sweep(dir.path());
+        let names = fs::read_dir(dir.path()).expect("dir").flatten().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+        names.sort();
+        // A dead daemon's record says that its mount is dead, until that is cleared.
+        assert_eq!(names, ["0:1.42", "0:3.1", "grafts.0:1.42", "other", "socket.0:1.42", "socket.0:3.1"]);
     }
 }

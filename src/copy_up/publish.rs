@@ -25,7 +25,7 @@ impl CopyUp {
     /// Locks: the directory's gate is held, its parent has an upper part.
     pub(super) fn copy_dir(&self, dir: &Arc<Inode>) -> Result<()> {
         let upper = dir.stack.writable()?;
-        let Node::Dir { upper: upper_part, lowers } = &dir.node else { return Err(Error::NotDir) };
+        let Node::Dir { upper: upper_part, lowers, .. } = &dir.node else { return Err(Error::NotDir) };
         let lower = lowers.first().ok_or(Error::Stale)?;
         let lower_fd = lower.fd().call("openat2")?;
         let from = At::fd(lower_fd.as_fd());

@@ -68,6 +68,11 @@ impl Mount {
         Ok(Mount { session, overlay, unmounter: parking_lot::Mutex::new(Some(unmounter)) })
     }
 
+    /// The merged tree.
+    pub fn overlay(&self) -> &Arc<Overlay> {
+        &self.overlay
+    }
+
     /// What is attached inside the tree.
     pub fn attached(&self) -> Vec<Spec> {
         self.overlay.attached()

@@ -9,14 +9,16 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// For `#[serde(with)]` on a `PathBuf`.
-pub(super) mod path {
+pub mod path {
     use super::{Deserialize, Deserializer, Lossless, Path, PathBuf, Serialize, Serializer};
 
-    pub(in super::super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    /// The path as text or bytes.
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
         Lossless(path.to_owned()).serialize(to)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    /// The path that text or bytes mean.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         Lossless::deserialize(from).map(|path| path.0)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// `bytes` as text without control characters; bytes that are no text show as U+FFFD.
-pub(super) fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     let mut out = String::new();
     for c in String::from_utf8_lossy(bytes).chars() {
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {

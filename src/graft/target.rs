@@ -26,7 +26,7 @@ pub(super) fn clean(path: &[u8]) -> PathBuf {
 
 /// The target that `text` means. The reason why not is a sentence with the text, in Docker's words as far as they go.
 /// Source: moby `volume/mounts/linux_parser.go`, `linuxValidateNotRoot`, `linuxValidateAbsolute`.
-pub(super) fn target(text: &[u8]) -> Result<PathBuf, String> {
+pub fn target(text: &[u8]) -> Result<PathBuf, String> {
     if text.is_empty() {
         return Err("target is required: name an absolute path of the merged tree".to_owned());
     }

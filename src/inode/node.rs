@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use super::Ino;
 use super::listing::Listing;
 use super::points::{Point, Points};
 use crate::error::{Context, Error, Result};
-use crate::layer::{RealDir, Stack};
+use crate::layer::{LowerNames, Parts, RealDir, Stack};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::sync::{LevelMutex, LevelRwLock, level};
@@ -54,6 +54,10 @@ pub enum Node {
         upper: OnceLock<Arc<RealDir>>,
         /// Its lower parts, topmost first.
         lowers: SmallVec<[Arc<RealDir>; 1]>,
+        /// The names of the lower parts, once somebody has needed them all.
+        names: OnceLock<Box<LowerNames>>,
+        /// How often a lower part was asked for a name in vain.
+        vain: AtomicU32,
     },
     /// Anything else.
     NonDir,
@@ -155,6 +159,13 @@ pub enum Located {
     Named(Arc<OwnedFd>, Box<OsStr>),
 }
 
+impl Node {
+    /// A directory of these parts.
+    pub fn dir(upper: OnceLock<Arc<RealDir>>, lowers: SmallVec<[Arc<RealDir>; 1]>) -> Node {
+        Node::Dir { upper, lowers, names: OnceLock::new(), vain: AtomicU32::new(0) }
+    }
+}
+
 impl Located {
     /// For system calls.
     pub fn at(&self) -> At<'_> {
@@ -222,6 +233,37 @@ impl Inode {
         match &self.node {
             Node::Dir { lowers, .. } => lowers,
             Node::NonDir => &[],
+        }
+    }
+
+    /// All parts of the directory, and what is known of their names.
+    pub fn parts(&self) -> Parts<'_> {
+        match &self.node {
+            Node::Dir { upper, lowers, names, .. } => {
+                Parts { upper: upper.get(), lowers, names: names.get().map(|names| &**names) }
+            }
+            Node::NonDir => Parts { upper: None, lowers: &[], names: None },
+        }
+    }
+
+    /// Notes that `more` parts were asked for a name in vain. Returns whether that has now happened `worth` times, for a
+    /// directory whose names are not known yet; `worth` is asked seldom.
+    pub fn asked_in_vain(&self, more: u32, worth: impl FnOnce() -> u32) -> bool {
+        let Node::Dir { names, vain, .. } = &self.node else { return false };
+        if more == 0 || names.get().is_some() {
+            return false;
+        }
+        let before = vain.fetch_add(more, Ordering::Relaxed);
+        let now = before.saturating_add(more);
+        // At 16, 32, 64 ...: what it is worth does not change often.
+        now >= 16 && before.max(1).ilog2() != now.ilog2() && now >= worth()
+    }
+
+    /// Keeps the names of the lower parts.
+    pub fn keep_names(&self, lower: LowerNames) {
+        if let Node::Dir { names, .. } = &self.node {
+            // Who came first has the same.
+            let _ = names.set(Box::new(lower));
         }
     }
 

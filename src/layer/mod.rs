@@ -7,6 +7,7 @@
 
 pub mod direct;
 pub mod ephemeral;
+pub mod names;
 pub mod numbers;
 pub mod override_stat;
 pub mod probe;
@@ -15,6 +16,7 @@ pub mod stack;
 pub mod upper;
 pub mod workdir;
 
+pub use names::{LowerNames, Parts};
 pub use probe::Place;
 pub use real_dir::{DirPool, RealDir};
 pub use stack::{Layer, Shared, Stack, Terms};

@@ -49,14 +49,14 @@ impl Answer {
     }
 }
 
-/// Asks the layer of `dir` about `name` in it.
-pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr) -> Result<Answer> {
+/// Asks the layer of `dir` about `name` in it. `last` says that no layer below will be asked: then there is nothing to hide.
+pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr, last: bool) -> Result<Answer> {
     let fd = dir.fd()?;
     let at = At::new(fd.as_fd(), name);
     let stat = match stat(at) {
         Ok(stat) => stat,
         Err(Errno::ENOENT) => {
-            let hidden = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(fd.as_fd(), name)?;
+            let hidden = !last && !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(fd.as_fd(), name)?;
             return Ok(Answer::nothing(if hidden { Probe::Whiteout } else { Probe::Absent }));
         }
         Err(Errno::ENAMETOOLONG) => return Ok(Answer::nothing(Probe::Absent)),
@@ -203,7 +203,7 @@ pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<W
     let mut walked = Walked { answer: Answer::nothing(Probe::Absent), ends: false, redirect: None };
     let components: Vec<&OsStr> = path.as_bytes().split(|&b| b == b'/').map(OsStr::from_bytes).collect();
     for (i, component) in components.iter().enumerate() {
-        let answer = name(namespace, &dir, component)?;
+        let answer = name(namespace, &dir, component, false)?;
         if i + 1 == components.len() {
             walked.answer = answer;
             break;

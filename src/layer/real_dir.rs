@@ -46,6 +46,8 @@ pub struct RealDir {
     /// Its inode number, in a tree that others change: what has its name may be another directory by now. Zero: nobody else
     /// moves it.
     ino: u64,
+    /// It is counted by the pool while it is open: the roots of layers are not, which nobody could close.
+    pooled: bool,
     /// Held while names of an upper directory change, or its times are put back after a copy-up into it.
     changing: Mutex<()>,
     pool: Arc<DirPool>,
@@ -70,6 +72,7 @@ impl RealDir {
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(0),
             ino: 0,
+            pooled: false,
             changing: Mutex::new(()),
             pool,
         })
@@ -85,6 +88,7 @@ impl RealDir {
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(Fact::NoWhiteoutFiles as u8),
             ino: 0,
+            pooled: true,
             changing: Mutex::new(()),
             pool,
         });
@@ -107,6 +111,7 @@ impl RealDir {
             pinned: AtomicBool::new(false),
             facts: AtomicU8::new(0),
             ino,
+            pooled: true,
             changing: Mutex::new(()),
             pool: self.pool.clone(),
         })
@@ -261,7 +266,7 @@ impl RealDir {
 
 impl Drop for RealDir {
     fn drop(&mut self) {
-        if self.open.get_mut().is_some() {
+        if self.pooled && self.open.get_mut().is_some() {
             self.pool.open.fetch_sub(1, Ordering::Relaxed);
         }
         // In a loop: a directory may be the last thing in its parent, thousands of times over.
@@ -357,6 +362,15 @@ mod tests {
             }
         }
         drop(dirs);
+        assert_eq!(pool.open_count(), 0);
+    }
+
+    /// A tree that was taken away again took more from the count than it had given, and the daemon ended.
+    #[test]
+    fn regression_a_root_that_goes_takes_nothing_from_the_count() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let pool = DirPool::new(16);
+        drop(RealDir::root(LayerId(0), open::root(temp.path()).expect("root"), pool.clone()));
         assert_eq!(pool.open_count(), 0);
     }
 

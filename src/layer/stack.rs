@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::direct::Direct;
+use super::names::Parts;
 use super::numbers::{Numbers, Part};
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
@@ -260,19 +261,20 @@ impl Stack {
         self.lowers.get(i).or_else(|| self.data_only.get(i - self.lowers.len()))
     }
 
-    /// What the layers say together about `name` in the directory that `parents` make up, topmost first.
-    pub fn resolve(&self, parents: &[Arc<RealDir>], name: &OsStr) -> Result<Found> {
+    /// What the layers say together about `name` in the directory that `parents` make up.
+    pub fn resolve(&self, parents: Parts<'_>, name: &OsStr) -> Result<Found> {
         if self.is_direct() {
-            return parents.first().map_or(Ok(Outcome::Absent), |dir| super::direct::resolve(dir, name));
+            return parents.upper.map_or(Ok(Outcome::Absent), |dir| super::direct::resolve(dir, name));
         }
         let mut resolver = Resolver::new(self.policy, name);
-        let mut parents = parents.iter();
+        let mut parents = parents.walk();
         let mut last: Option<LayerId> = None;
         loop {
             let (layer, answer, step) = match resolver.target().clone() {
                 Target::Sibling(name) => {
-                    let Some(dir) = parents.next() else { break };
-                    (dir.layer(), probe::name(self.namespace, dir, &name).call("statx")?, Step::Continue)
+                    let Some((dir, last)) = parents.next(&name) else { break };
+                    let answer = probe::name(self.namespace, dir, &name, last).call("statx")?;
+                    (dir.layer(), answer, Step::Continue)
                 }
                 Target::FromRoot(path) => {
                     let Some(layer) = self.lower_after(last) else { break };

@@ -150,7 +150,7 @@ impl Overlay {
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(Error::Sys { call: "statx", errno }),
         }
-        if !upper.is(Fact::NoWhiteoutFiles) {
+        if !parent.lower_dirs().is_empty() && !upper.is(Fact::NoWhiteoutFiles) {
             let file = [mark::WHITEOUT_PREFIX, name.as_bytes()].concat();
             under.whiteout_file = stat(At::new(fd.as_fd(), OsStr::from_bytes(&file))).is_ok();
         }
@@ -166,7 +166,7 @@ impl Overlay {
         if parent.lower_dirs().is_empty() {
             return Ok(false);
         }
-        Ok(!matches!(parent.stack.resolve(parent.lower_dirs(), name)?, Outcome::Absent))
+        Ok(!matches!(parent.stack.resolve(parent.parts().below(), name)?, Outcome::Absent))
     }
 
     /// Makes the object and puts it into place. Returns a regular file open, if asked.

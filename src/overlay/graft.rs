@@ -256,7 +256,7 @@ impl Overlay {
     /// A directory that no layer has, held.
     fn synthetic(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Arc<Inode>> {
         let ino = self.store.count();
-        let node = Node::Dir { upper: Default::default(), lowers: Default::default() };
+        let node = Node::dir(Default::default(), Default::default());
         let inode = Inode::new(ino, ino.0, FileKind::Dir, parent.stack.clone(), node, State::default());
         let inode = self.hold_new(Arc::new(inode))?;
         self.add_name(&inode, &mut inode.state.write(), parent, name, false);

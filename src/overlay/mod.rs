@@ -29,6 +29,7 @@ mod xattr;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -105,6 +106,8 @@ pub struct Overlay {
     /// Some source is on a filesystem that may not answer.
     may_hang: AtomicBool,
     name_changed: OnceLock<NameChanged>,
+    /// Where the daemon takes requests about the mount.
+    socket: OnceLock<PathBuf>,
 }
 
 impl Overlay {
@@ -129,6 +132,7 @@ impl Overlay {
             lost: AtomicBool::new(false),
             may_hang: AtomicBool::new(stack.may_hang),
             name_changed: OnceLock::new(),
+            socket: OnceLock::new(),
             stack,
         };
         let root = overlay.root_of(&overlay.stack, Some(Ino::ROOT))?;
@@ -161,7 +165,7 @@ impl Overlay {
         let stat = crate::sys::stat::stat(At::fd(fd.as_fd())).call("statx")?;
         let own = stack.pack_ino(stat.dev, stat.ino);
         let ino = ino.or(own.map(Ino)).unwrap_or_else(|| self.store.count());
-        let node = Node::Dir { upper, lowers };
+        let node = Node::dir(upper, lowers);
         let st_ino = own.unwrap_or(ino.0);
         Ok(Arc::new(Inode::new(ino, st_ino, FileKind::Dir, stack.clone(), node, Default::default())))
     }
@@ -180,6 +184,12 @@ impl Overlay {
     pub fn on_name_change(&self, changed: impl Fn(Ino, &OsStr) + Send + Sync + 'static) {
         // A second listener would be a fault of the mount's start; the first stays.
         let _ = self.name_changed.set(NameChanged(Box::new(changed)));
+    }
+
+    /// Says where the daemon takes requests about the mount, for whoever asks the mount itself.
+    pub fn set_socket(&self, path: &Path) {
+        // There is one; a second would be a fault of the mount's start.
+        let _ = self.socket.set(path.to_owned());
     }
 
     /// Says whether the kernel passes reads and writes through.

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,10 +15,10 @@ use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
 use crate::inode::{Fh, Ino, Inode, OpenDir, Point};
 use crate::layer::real_dir::{Fact, RealDir};
-use crate::layer::{override_stat, probe};
-use crate::merge::LayerId;
+use crate::layer::{LowerNames, override_stat, probe};
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
 use crate::merge::resolve::Outcome;
+use crate::merge::{LayerId, mark};
 use crate::sys::stat::stat;
 use crate::sys::{At, dir, name};
 
@@ -240,6 +241,8 @@ impl Overlay {
     pub(super) fn shown_names(&self, inode: &Arc<Inode>) -> Result<Vec<Shown>> {
         let dirs = inode.real_dirs();
         let mut merger = Merger::default();
+        let upper_parts = usize::from(inode.upper_dir().is_some());
+        let mut lower_names = LowerNames::default();
         for (i, real) in dirs.iter().enumerate() {
             let raws = self.raw_names(inode, real)?;
             let last = i + 1 == dirs.len();
@@ -249,6 +252,17 @@ impl Overlay {
             let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
             let whiteout_files = merger.feed(real.layer(), last, entries);
             real.note(Fact::NoWhiteoutFiles, !whiteout_files);
+            if let Some(position) = i.checked_sub(upper_parts) {
+                for (name, ..) in &raws {
+                    lower_names.add(position, name);
+                    if let Some(hidden) = mark::hidden_by(name.as_bytes()) {
+                        lower_names.add(position, OsStr::from_bytes(hidden));
+                    }
+                }
+            }
+        }
+        if !inode.lower_dirs().is_empty() {
+            inode.keep_names(lower_names);
         }
         Ok(merger.finish())
     }
@@ -300,7 +314,7 @@ impl Overlay {
         if !impure && !merged {
             return Ok(own);
         }
-        let found = match stack.resolve(&parent.real_dirs(), &shown.name) {
+        let found = match stack.resolve(parent.parts(), &shown.name) {
             Ok(found) => found,
             // Broken objects are listed by the number they have.
             Err(_) => return Ok(own),

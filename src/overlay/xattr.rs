@@ -18,12 +18,17 @@ use crate::sys::{At, attr, cred};
 
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+/// On the mount's root: the path of its control socket.
+const SOCKET: &str = "user.stratafs.socket";
 
 impl Overlay {
     /// The attribute's value, read into `buffer`; its length. An empty buffer asks for the length only.
     /// Errors: `NoAttribute`, `Range`.
     pub fn getxattr(&self, ino: Ino, name: &OsStr, buffer: &mut [u8]) -> Result<usize> {
         let inode = self.inode(ino)?;
+        if let Some(value) = self.virtual_value(&inode, name) {
+            return read_into(value, buffer);
+        }
         let stored = self.stored(&inode.stack, name).map_err(|error| match error {
             Error::NotPermitted(_) => Error::NoAttribute,
             error => error,
@@ -32,6 +37,13 @@ impl Overlay {
             return Err(Error::NoAttribute);
         }
         inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))
+    }
+
+    /// What the mount says about itself by an attribute that no layer has. Readable by everybody, never listed, so that no
+    /// copy of the tree has it.
+    fn virtual_value(&self, inode: &Inode, name: &OsStr) -> Option<&[u8]> {
+        (inode.ino == Ino::ROOT && name == SOCKET).then_some(())?;
+        Some(self.socket.get()?.as_os_str().as_bytes())
     }
 
     /// The names of all attributes that `caller` may know of, each ended by a NUL.
@@ -71,6 +83,9 @@ impl Overlay {
         mode: SetMode,
     ) -> Result<()> {
         let inode = self.inode(ino)?;
+        if self.virtual_value(&inode, name).is_some() {
+            return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
+        }
         let stored = self.stored(&inode.stack, name)?;
         // A change that fails copies nothing up.
         if mode != SetMode::Any {
@@ -121,6 +136,14 @@ impl Overlay {
         };
         CString::new(stored.into_vec()).map_err(|_| Error::Invalid("a NUL byte in an attribute's name"))
     }
+}
+
+/// As getxattr(2): no buffer asks for the length. Errors: `Range`.
+fn read_into(value: &[u8], buffer: &mut [u8]) -> Result<usize> {
+    if !buffer.is_empty() {
+        buffer.get_mut(..value.len()).ok_or(Error::Range)?.copy_from_slice(value);
+    }
+    Ok(value.len())
 }
 
 /// Whether the attribute stands for owner and mode in this tree.

@@ -18,6 +18,7 @@ pub mod mount;
 pub mod name;
 pub mod open;
 pub mod process;
+pub mod socket;
 pub mod stat;
 pub mod xattr;
 

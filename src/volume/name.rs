@@ -1,41 +1,26 @@
-//! What a volume may be called. Source: moby `volume/names`, `volume/local`.
+//! What a volume is called: the refusals of names that the grammar does not have, and names for those without.
 
 use std::io::Read;
 
 use crate::error::{Error, Result};
+use crate::graft;
 
 /// The label of a volume that nobody named. Source: moby `volume.AnonymousLabel`.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
 
-/// As long as a name of a file may be.
-const MAX_BYTES: usize = 255;
-
-/// Passes a name in Docker's grammar, `[a-zA-Z0-9][a-zA-Z0-9_.-]+`. Errors: `Setup`.
+/// Passes a name that a volume can have. Errors: `Setup`.
 pub fn check(name: &str) -> Result<()> {
-    let bytes = name.as_bytes();
-    let refused =
-        |why: &str, remedy: &str| Err(Error::Setup(format!("volume name {name:?}: {why}: {remedy}")));
-    if name.starts_with(['/', '.', '~']) || name.contains('/') {
-        return refused(
-            "it reads as a path",
-            "for a directory of the host write its absolute path, for a volume letters and digits",
-        );
+    if graft::is_volume_name(name) {
+        return Ok(());
     }
-    if bytes.len() < 2 {
-        return refused("it is too short", "take at least two letters or digits");
-    }
-    if bytes.len() > MAX_BYTES {
-        return Err(Error::Setup(format!(
-            "volume name {:?}...: it has {} bytes: take at most {MAX_BYTES}",
-            name.chars().take(20).collect::<String>(),
-            bytes.len()
-        )));
-    }
-    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
-    if !bytes[0].is_ascii_alphanumeric() || !bytes.iter().all(inside) {
-        return refused("only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed", "leave the other characters out");
-    }
-    Ok(())
+    let short: String = name.chars().take(64).collect();
+    let (why, remedy) = match name.len() {
+        0 | 1 => ("it is too short", "take at least two letters or digits"),
+        256.. => ("it is too long", "take at most 255 bytes"),
+        _ if name.contains('/') => ("it reads as a path", "a volume has no `/` in its name"),
+        _ => ("only [a-zA-Z0-9][a-zA-Z0-9_.-]+ is allowed", "leave the other characters out"),
+    };
+    Err(Error::Setup(format!("volume name {short:?}: {why}: {remedy}")))
 }
 
 /// 64 hex digits that nothing else has. Errors: `Setup` where /dev/urandom cannot be read.

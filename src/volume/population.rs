@@ -72,14 +72,12 @@ pub(super) fn recover(home: &Home, data: BorrowedFd<'_>, mut meta: Meta) -> Resu
     let mut times = None;
     if let Some(publishing) = population.publishing {
         match open::dir(parent, staging.name) {
-            Ok(from) => {
-                publish(from.as_fd(), data, publishing.times).map_err(failed)?;
-                times = Some(publishing.times);
-            }
-            // Its removal was the last step.
+            Ok(from) => publish(from.as_fd(), data, publishing.times).map_err(failed)?,
+            // Its removal was the last step but for the times.
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(failed(errno)),
         }
+        times = Some(publishing.times);
         meta.populated = Some(Populated { at: now(), layers: publishing.layers });
     }
     tree::remove(staging).map_err(failed)?;

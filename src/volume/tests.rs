@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -322,6 +323,40 @@ fn a_crash_while_a_volume_is_filled_leaves_it_empty_or_full() {
             assert!(!attached.data.with_file_name("_data.new").exists());
         },
     );
+}
+
+/// As where something is mounted at `_data`: the staging directory is in it.
+#[test]
+fn a_crash_while_a_volume_is_filled_from_inside_leaves_what_others_have_in_it() {
+    let home = |store: &Store| store.home("v1").expect("store").expect("volume");
+    let recover = |home: &super::home::Home| {
+        let data = home.data().expect("data");
+        super::population::recover(home, data.as_fd(), home.meta().expect("meta"))
+    };
+    let change = |store: &Store| {
+        let home = home(store);
+        fill_dir(&super::population::begin(&home, true)?).expect("filled");
+        fs::write(home.data_path().join("theirs"), "kept").expect("write");
+        super::population::finish(&home, home.data()?.as_fd(), &[])
+    };
+    let look = |store: &Store, done: bool| {
+        let home = home(store);
+        let meta = recover(&home).expect("recovered");
+        let theirs = home.data_path().join("theirs");
+        assert!(!theirs.exists() || fs::read_to_string(&theirs).expect("theirs") == "kept");
+        if meta.populated.is_some() {
+            let before = fs::metadata(home.data_path()).expect("root");
+            assert_eq!((before.mode() & 0o7777, before.mtime(), before.mtime_nsec()), (0o1750, 1000, 5));
+            fs::remove_file(theirs).expect("theirs");
+            let times = fs::FileTimes::new().set_modified(before.modified().expect("time"));
+            fs::File::open(home.data_path()).expect("root").set_times(times).expect("times");
+            is_full(&home.data_path());
+        } else {
+            let left = fs::read_dir(home.data_path()).expect("data").flatten().map(|entry| entry.file_name());
+            assert!(!done && left.into_iter().all(|name| name == "theirs"));
+        }
+    };
+    at_every_crash(|store| drop(create(store, "v1").expect("made")), change, look);
 }
 
 #[test]

@@ -53,13 +53,14 @@ fn a_big_tree_with_few_descriptors() {
         assert!(full.1 < 1024);
         // The promise is 400 bytes for an inode; the allocator and a listing in use get as much again, and 8 MiB.
         let inodes = (found.0 + found.1) as u64;
-        let used = full.0.saturating_sub(start.0);
-        assert!(used < inodes * 800 / 1024 + 8192, "{used} KiB for {inodes} inodes");
+        let (used, due) = (full.0.saturating_sub(start.0), inodes * 800 / 1024);
+        assert!(used < due + 8192, "{used} KiB for {inodes} inodes");
         let back = eventually(Duration::from_secs(20), || {
             drop_caches();
             std::thread::sleep(Duration::from_millis(200));
-            // Freed memory goes back to the system too, but for what some thousand inodes need.
-            fds(pid) <= start.1 + 8 && rss(pid) < start.0 + used / 8 + 4096
+            // Freed memory goes back to the system too, but for what some thousand inodes need. What was in use at the
+            // end of the walk is no measure: others on the machine may have had the kernel forget meanwhile.
+            fds(pid) <= start.1 + 8 && rss(pid) < start.0 + due / 8 + 4096
         });
         assert!(back, "after dropping caches: {} KiB, {} descriptors; before {start:?}", rss(pid), fds(pid));
     }

@@ -17,6 +17,7 @@ mod data;
 mod dot_wh;
 mod fallbacks;
 mod forget;
+mod graft_live;
 mod layers;
 mod limits;
 mod link;

@@ -190,3 +190,67 @@ fn what_cannot_be_mounted_is_said_in_the_words_of_mount() {
         "{args}"
     );
 }
+
+/// The second user finds the mount, and the first to go leaves it.
+#[test]
+fn users_share_one_mount_and_the_last_takes_it_away() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let source = state.path().join("source");
+    fs::create_dir(&source).unwrap();
+    // More than a pipe holds: who writes it waits for its reader.
+    fs::write(source.join("file"), vec![0; 1 << 20]).unwrap();
+    let device = format!("device={}", source.display());
+    state.ok(&["create", "-o", "type=none", "-o", "o=bind", "-o", &device, "v1"]);
+    let done = shell(
+        &state,
+        r#"
+        mounts() { grep -c "v1/_data" /proc/self/mountinfo || :; }
+        users() { "$BIN" volume inspect -f '{{len .Stratafs.Users}}' v1; }
+        mkfifo "$S/one" "$S/two"
+        "$BIN" volume export v1 >"$S/one" & exec 3<"$S/one"
+        "$BIN" volume export v1 >"$S/two" & exec 4<"$S/two"
+        for i in $(seq 100); do [ "$(users)" = 2 ] && break; sleep 0.05; done
+        echo "$(users) $(mounts)"
+        cat <&3 >/dev/null; exec 3<&-; wait %1
+        echo "$(users) $(mounts)"
+        cat <&4 >/dev/null; exec 4<&-; wait %2
+        echo "$(users) $(mounts)"
+        "#,
+    )
+    .ok();
+    assert_eq!(done.out, "2 1\n1 1\n0 0\n");
+}
+
+#[test]
+fn what_is_mounted_is_filled_and_keeps_what_it_has() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let source = state.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let device = format!("device={}", source.display());
+    state.ok(&["create", "-o", "type=none", "-o", "o=bind", "-o", &device, "v1"]);
+    let done = shell(
+        &state,
+        r#"
+        mkdir -p "$S/tree/sub"
+        echo 1 >"$S/tree/sub/file"
+        chown 33:44 "$S/tree"
+        chmod 1750 "$S/tree"
+        touch -d '2001-02-03 04:05:06.789 UTC' "$S/tree"
+        tar --format=pax -cf "$S/a.tar" -C "$S/tree" .
+        "$BIN" volume import v1 "$S/a.tar"
+        TZ=UTC stat -c '%a %u %g %y' "$S/source"
+        find "$S/source" -mindepth 1 -printf '%P\n' | sort
+        "$BIN" volume import v1 "$S/a.tar" || echo refused
+        ! grep -q "$S/volumes" /proc/self/mountinfo
+        "#,
+    )
+    .ok();
+    assert_eq!(done.out, "v1\n1750 33 44 2001-02-03 04:05:06.789000000 +0000\nsub\nsub/file\nrefused\n");
+    assert!(done.err.contains("not empty"), "{}", done.err);
+}
