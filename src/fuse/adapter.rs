@@ -20,6 +20,7 @@ use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
 use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{NewNode, RenameMode, SetAttr};
+use crate::sys::attr::GET_EXTENDED;
 use crate::sys::copy::Seek;
 use crate::sys::xattr::SetMode;
 
@@ -31,7 +32,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.on(parent, move |served| {
+        self.on_name(parent, &name.clone(), move |served| {
             let found = served.overlay.lookup(Ino(parent.0), &name);
             answer!("lookup", parent.0, reply, found, (found, lifetime) => match found {
                 Some(entry) => served.entry(reply, entry),
@@ -123,8 +124,8 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let waits = self.overlay.may_wait(Ino(parent.0));
-        let much = !waits && self.overlay.removal_copies_much(Ino(parent.0), name);
+        let waits = self.overlay.waits_for(Ino(parent.0));
+        let much = waits.is_none() && self.overlay.removal_copies_much(Ino(parent.0), name);
         let name = name.to_owned();
         self.apart_if(waits, much, move |served| {
             let done = served.overlay.unlink(Ino(parent.0), &name);
@@ -158,8 +159,8 @@ impl Filesystem for Adapter {
             RenameMode::Replace
         };
         let (old, new) = (Ino(parent.0), Ino(newparent.0));
-        let waits = self.overlay.may_wait(old);
-        let much = !waits
+        let waits = self.overlay.waits_for(old).or_else(|| self.overlay.waits_for(new));
+        let much = waits.is_none()
             && (self.overlay.moving_copies_much(old, name) || self.overlay.moving_copies_much(new, newname));
         let (name, newname, caller) = (name.to_owned(), newname.to_owned(), caller(req, 0));
         let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
@@ -238,9 +239,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        if self.overlay.may_wait(Ino(ino.0)) {
+        let waits = self.overlay.waits_for(Ino(ino.0));
+        if waits.is_some() {
             let data = data.to_vec();
-            return self.apart_if(true, false, move |served| {
+            return self.apart_if(waits, false, move |served| {
                 let written = served.overlay.write(handle(fh), offset, &data, clear_set_id);
                 answer!("write", ino.0, reply, written, len => reply.written(len as u32))
             });
@@ -264,11 +266,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.on(ino, move |served| {
+        // Answered first, since nobody waits: the kernel sends only so many such requests at a time.
+        reply.ok();
+        self.closing(ino, move |served| {
             if let Some(ino) = served.overlay.release(handle(fh)) {
-                served.backings.release(ino, || served.overlay.is_passed(ino));
+                served.backings.release(ino);
             }
-            reply.ok();
         });
     }
 
@@ -284,7 +287,10 @@ impl Filesystem for Adapter {
             true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
             false => FopenFlags::empty(),
         };
-        answer!("opendir", ino.0, reply, self.overlay.opendir(Ino(ino.0)), fh => reply.opened(FileHandle(fh.0), keep))
+        self.on(ino, move |served| {
+            let opened = served.overlay.opendir(Ino(ino.0));
+            answer!("opendir", ino.0, reply, opened, fh => reply.opened(FileHandle(fh.0), keep))
+        });
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -307,16 +313,9 @@ impl Filesystem for Adapter {
         self.on(ino, move |served| served.list_with_attributes(ino, fh, offset, reply));
     }
 
-    fn releasedir(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.overlay.releasedir(handle(fh));
+    fn releasedir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
         reply.ok();
+        self.closing(ino, move |served| served.overlay.releasedir(handle(fh)));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
@@ -429,10 +428,15 @@ impl Filesystem for Adapter {
                 answer!("ioctl", ino.0, reply, done, () => reply.ioctl(0, &[]))
             });
         }
-        let is_get = cmd == get || cmd == get32;
         self.on(ino, move |served| {
-            let done = if is_get { served.overlay.flags(Ino(ino.0)) } else { Err(Error::NoIoctl) };
-            answer!("ioctl", ino.0, reply, done, flags => reply.ioctl(0, &flags.to_ne_bytes()))
+            let done = match cmd {
+                _ if cmd == get || cmd == get32 => {
+                    served.overlay.flags(Ino(ino.0)).map(|flags| flags.to_ne_bytes().to_vec())
+                }
+                GET_EXTENDED => served.overlay.extended_flags(Ino(ino.0)),
+                _ => Err(Error::NoIoctl),
+            };
+            answer!("ioctl", ino.0, reply, done, flags => reply.ioctl(0, &flags))
         });
     }
 
@@ -487,7 +491,8 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let waits = self.overlay.may_wait(Ino(ino_in.0)) || self.overlay.may_wait(Ino(ino_out.0));
+        let waits = self.overlay.waits_for(Ino(ino_in.0));
+        let waits = waits.or_else(|| self.overlay.waits_for(Ino(ino_out.0)));
         self.apart_if(waits, false, move |served| {
             let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
             let copied = served.overlay.copy_range(from, to, len);

@@ -14,11 +14,18 @@ use crate::sys::cred;
 /// The backing files in use.
 #[derive(Debug, Default)]
 pub struct Backings {
-    by_inode: Mutex<HashMap<Ino, Arc<BackingId>>>,
+    by_inode: Mutex<HashMap<Ino, Backing>>,
+}
+
+#[derive(Debug)]
+struct Backing {
+    id: Arc<BackingId>,
+    /// Open files that were answered with it.
+    opens: u32,
 }
 
 impl Backings {
-    /// The backing file of `ino`; registered by `register` if it has none. `keeps_set_id` says whether writes through it
+    /// The backing file of `ino`, for one more open file; registered by `register` if it has none. `keeps_set_id` says whether writes through it
     /// leave set-id bits as they are. Errors: what the kernel answers.
     pub fn of(
         &self,
@@ -29,8 +36,9 @@ impl Backings {
     ) -> std::io::Result<Arc<BackingId>> {
         // Held across the registration: a second open must get the same one, or the kernel refuses it.
         let mut backings = self.by_inode.lock();
-        if let Some(backing) = backings.get(&ino) {
-            return Ok(backing.clone());
+        if let Some(backing) = backings.get_mut(&ino) {
+            backing.opens += 1;
+            return Ok(backing.id.clone());
         }
         // The kernel writes to the backing file with the rights that the daemon has now. Without the power to keep
         // set-id bits a write clears them, as it does for an ordinary writer.
@@ -44,17 +52,19 @@ impl Backings {
             });
             registered.map_err(std::io::Error::from)?;
         }
-        let backing = Arc::new(result?);
-        backings.insert(ino, backing.clone());
-        Ok(backing)
+        let id = Arc::new(result?);
+        backings.insert(ino, Backing { id: id.clone(), opens: 1 });
+        Ok(id)
     }
 
-    /// Lets the backing file of `ino` go if `in_use` says that nobody has it open any more.
-    pub fn release(&self, ino: Ino, in_use: impl FnOnce() -> bool) {
+    /// Notes that one open file of `ino` is closed; its backing file goes with the last one. Nobody else is asked: the state
+    /// of an inode may be locked by somebody who waits for its filesystem.
+    pub fn release(&self, ino: Ino) {
         let released = {
             let mut backings = self.by_inode.lock();
-            // Asked under the lock: who opens it again meanwhile has counted itself before it comes here.
-            if in_use() { None } else { backings.remove(&ino) }
+            let Some(backing) = backings.get_mut(&ino) else { return };
+            backing.opens -= 1;
+            if backing.opens == 0 { backings.remove(&ino) } else { None }
         };
         drop(released);
     }

@@ -1,6 +1,6 @@
 //! What requests work on, and how answers are put together; the requests themselves are in `adapter`.
 
-use std::io;
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use super::passthrough::Backings;
 use super::reply::answer;
 use crate::error::{Error, Result};
 use crate::inode::{Fh, Ino};
+use crate::layer::Stack;
 use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, Opened, Overlay};
 use crate::sys::cred;
 
@@ -25,8 +26,12 @@ pub const GENERATION: Generation = Generation(0);
 /// How many threads may copy up at once, apart from the workers.
 const MAX_LONG_WORK: usize = 16;
 
-/// How many requests may wait at once for filesystems that do not answer.
-const MAX_WAITING: usize = 512;
+/// How many requests may wait at once for the filesystem of one tree that does not answer.
+const MAX_WAITING: usize = 256;
+
+/// How many requests that nobody waits for, such as reading ahead, the kernel may have sent. A few on a filesystem that does
+/// not answer must not keep those on all others back.
+const MAX_BACKGROUND: u16 = 1024;
 
 /// What a mount asks of the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +62,6 @@ pub struct Served {
     /// What the mount asked for.
     pub wishes: Wishes,
     long_work: AtomicUsize,
-    waiting: AtomicUsize,
 }
 
 impl std::ops::Deref for Adapter {
@@ -70,46 +74,80 @@ impl std::ops::Deref for Adapter {
 impl Adapter {
     /// Serves `overlay`.
     pub fn new(overlay: Arc<Overlay>, wishes: Wishes) -> Adapter {
-        let (long_work, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Adapter(Arc::new(Served { overlay, backings: Backings::default(), wishes, long_work, waiting }))
+        let long_work = AtomicUsize::new(0);
+        Adapter(Arc::new(Served { overlay, backings: Backings::default(), wishes, long_work }))
     }
 
     /// Does `work` on `ino`: here, or apart if its filesystem may not answer.
     pub fn on(&self, ino: INodeNo, work: impl FnOnce(&Served) + Send + 'static) {
-        self.apart_if(self.overlay.may_wait(Ino(ino.0)), false, work);
+        self.apart_if(self.overlay.waits_for(Ino(ino.0)), false, work);
+    }
+
+    /// As `on`, for `name` in `parent`.
+    pub fn on_name(&self, parent: INodeNo, name: &OsStr, work: impl FnOnce(&Served) + Send + 'static) {
+        self.apart_if(self.overlay.waits_for_name(Ino(parent.0), name), false, work);
     }
 
     /// As `on`; apart also if much data of `ino` will be copied up by it.
     pub fn maybe_long(&self, ino: INodeNo, work: impl FnOnce(&Served) + Send + 'static) {
-        let waits = self.overlay.may_wait(Ino(ino.0));
-        self.apart_if(waits, !waits && self.overlay.copies_much(Ino(ino.0)), work);
+        let waits = self.overlay.waits_for(Ino(ino.0));
+        let much = waits.is_none() && self.overlay.copies_much(Ino(ino.0));
+        self.apart_if(waits, much, work);
     }
 
-    /// Does `work`: here, or, if it may wait for a filesystem that does not answer, or copies much, on a thread of its own, so
-    /// that the workers stay free for everybody else. Where many copy already, a worker has to do it; where too many
-    /// wait, the request fails. A thread that cannot be had answers EIO by dropping the reply.
-    pub fn apart_if(&self, waits: bool, much: bool, work: impl FnOnce(&Served) + Send + 'static) {
+    /// Does `work`: here, or, if it may wait for the tree `waits`, whose filesystem may not answer, or copies much, on a
+    /// thread of its own, so that the workers stay free for everybody else. Where many copy already, a worker has to do it;
+    /// where too many wait for one tree, the request fails. A thread that cannot be had answers EIO by dropping the reply.
+    pub fn apart_if(
+        &self,
+        waits: Option<Arc<Stack>>,
+        much: bool,
+        work: impl FnOnce(&Served) + Send + 'static,
+    ) {
         let place = match (waits, much) {
-            (true, _) => match Apart::begin(&self.0, |served| &served.waiting, MAX_WAITING) {
+            (Some(stack), _) => match Apart::begin(&self.0, Counted::Waiting(stack), MAX_WAITING) {
                 Some(place) => place,
                 None => {
-                    return tracing::warn!("{MAX_WAITING} requests wait for filesystems that do not answer");
+                    return tracing::warn!(
+                        "{MAX_WAITING} requests wait for a filesystem that does not answer"
+                    );
                 }
             },
-            (false, true) => match Apart::begin(&self.0, |served| &served.long_work, MAX_LONG_WORK) {
+            (None, true) => match Apart::begin(&self.0, Counted::LongWork, MAX_LONG_WORK) {
                 Some(place) => place,
                 None => return work(&self.0),
             },
-            (false, false) => return work(&self.0),
+            (None, false) => return work(&self.0),
         };
-        let spawned = std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
-            // The umask would be that of the worker which made this thread, whatever it is at the moment. Without one of
-            // its own the thread makes its temporaries with fewer rights, and gives them the right ones after.
-            let _ = cred::set_thread_umask(0);
-            work(&place.served);
-        });
-        if let Err(error) = spawned {
-            tracing::error!("no thread for a request that may take long: {error}");
+        place.spawn(work);
+    }
+
+    /// Does `work`, which closes something on `ino`, as `on`; it is done however many others wait.
+    pub fn closing(&self, ino: INodeNo, work: impl FnOnce(&Served) + Send + 'static) {
+        match self.overlay.waits_for(Ino(ino.0)) {
+            Some(stack) => {
+                let counted = Counted::Waiting(stack);
+                counted.of(&self.0).fetch_add(1, Ordering::Relaxed);
+                Apart { served: self.0.clone(), counted }.spawn(work);
+            }
+            None => work(&self.0),
+        }
+    }
+}
+
+/// What a thread of its own is counted among.
+enum Counted {
+    /// Those that copy much.
+    LongWork,
+    /// Those that wait for the filesystem of a tree.
+    Waiting(Arc<Stack>),
+}
+
+impl Counted {
+    fn of<'a>(&'a self, served: &'a Served) -> &'a AtomicUsize {
+        match self {
+            Counted::LongWork => &served.long_work,
+            Counted::Waiting(stack) => &stack.waiting,
         }
     }
 }
@@ -117,20 +155,33 @@ impl Adapter {
 /// One of the places for threads of their own.
 struct Apart {
     served: Arc<Served>,
-    count: fn(&Served) -> &AtomicUsize,
+    counted: Counted,
 }
 
 impl Apart {
-    fn begin(served: &Arc<Served>, count: fn(&Served) -> &AtomicUsize, most: usize) -> Option<Apart> {
-        let place = Apart { served: served.clone(), count };
+    fn begin(served: &Arc<Served>, counted: Counted, most: usize) -> Option<Apart> {
         // Counted first and given back by the drop, so that two who come at once do not both take the last place.
-        (count(served).fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+        let before = counted.of(served).fetch_add(1, Ordering::Relaxed);
+        let place = Apart { served: served.clone(), counted };
+        (before < most).then_some(place)
+    }
+
+    fn spawn(self, work: impl FnOnce(&Served) + Send + 'static) {
+        let spawned = std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
+            // The umask would be that of the worker which made this thread, whatever it is at the moment. Without one of
+            // its own the thread makes its temporaries with fewer rights, and gives them the right ones after.
+            let _ = cred::set_thread_umask(0);
+            work(&self.served);
+        });
+        if let Err(error) = spawned {
+            tracing::error!("no thread for a request that may take long: {error}");
+        }
     }
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        (self.count)(&self.served).fetch_sub(1, Ordering::Relaxed);
+        self.counted.of(&self.served).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -183,13 +234,15 @@ pub fn flags(bits: i32) -> OFlag {
     OFlag::from_bits_retain(bits)
 }
 
-/// Each read and write comes to the daemon; a map is made of fresh pages.
-const UNCACHED: FopenFlags = FopenFlags::FOPEN_NOFLUSH.union(FopenFlags::FOPEN_DIRECT_IO);
-
-/// What no open ever needs: a flush at close. Writes reach the upper file at once.
-pub fn cached_flags(pages_hold: bool) -> FopenFlags {
-    let keep = if pages_hold { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
-    FopenFlags::FOPEN_NOFLUSH | keep
+/// What an open file is to be for the kernel. None ever needs a flush at close: writes reach the file at once.
+fn open_flags(mode: &IoMode) -> FopenFlags {
+    let how = match mode {
+        IoMode::Cached(true) => FopenFlags::FOPEN_KEEP_CACHE,
+        IoMode::Cached(false) | IoMode::Passthrough { .. } => FopenFlags::empty(),
+        // Each read and write comes to the daemon; a map is made of fresh pages.
+        IoMode::Uncached => FopenFlags::FOPEN_DIRECT_IO,
+    };
+    FopenFlags::FOPEN_NOFLUSH | how
 }
 
 impl Served {
@@ -219,6 +272,9 @@ impl Served {
                 tracing::info!("the kernel does not offer {flag:?}");
             }
         }
+        if config.set_max_background(MAX_BACKGROUND).is_err() {
+            tracing::info!("the kernel keeps its own number of background requests");
+        }
         if self.wishes.passthrough {
             // One filesystem below ours: the upper layer may not be stacked itself.
             let stacked = config.set_max_stack_depth(1).is_ok();
@@ -239,11 +295,8 @@ impl Served {
         let ttl = if forgets { name_lifetime } else { Duration::ZERO };
         let attributes = entry_attributes(&attr);
         let (fd, keeps_set_id) = match opened.mode {
-            IoMode::Cached(pages_hold) => {
-                return reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(pages_hold));
-            }
-            IoMode::Uncached => return reply.created(&ttl, &attributes, GENERATION, fh, UNCACHED),
             IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
+            mode => return reply.created(&ttl, &attributes, GENERATION, fh, open_flags(&mode)),
         };
         match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
             Ok(backing) => {
@@ -251,8 +304,8 @@ impl Served {
                 reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
             }
             Err(error) => {
-                self.not_passed(opened.fh, fd, &error);
-                reply.created(&ttl, &attributes, GENERATION, fh, cached_flags(false));
+                let mode = self.overlay.not_passed(opened.fh, fd, &error);
+                reply.created(&ttl, &attributes, GENERATION, fh, open_flags(&mode));
             }
         }
     }
@@ -289,27 +342,17 @@ impl Served {
         answer!("open", ino.0, reply, opened, opened => {
             let fh = FileHandle(opened.fh.0);
             let (fd, keeps_set_id) = match opened.mode {
-                IoMode::Cached(pages_hold) => return reply.opened(fh, cached_flags(pages_hold)),
-                IoMode::Uncached => return reply.opened(fh, UNCACHED),
                 IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
+                mode => return reply.opened(fh, open_flags(&mode)),
             };
             match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
                 Ok(backing) => reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing),
                 Err(error) => {
-                    self.not_passed(opened.fh, fd, &error);
-                    reply.opened(fh, cached_flags(false));
+                    let mode = self.overlay.not_passed(opened.fh, fd, &error);
+                    reply.opened(fh, open_flags(&mode));
                 }
             }
         })
-    }
-
-    /// Notes that the kernel does not take a backing file. A lasting reason turns passthrough off for good.
-    fn not_passed(&self, fh: Fh, fd: Arc<std::os::fd::OwnedFd>, error: &io::Error) {
-        if self.overlay.passthrough() {
-            tracing::info!("no passthrough: {error}");
-            self.overlay.set_passthrough(false);
-        }
-        self.overlay.not_passed(fh, fd);
     }
 }
 

@@ -78,6 +78,8 @@ pub struct State {
     pub index: Option<Box<OsStr>>,
     /// The link count shown, where it is not the real one.
     pub nlink: Option<u32>,
+    /// A symlink in a tree that others change: what tells it from the next one with its number. Zero for all else.
+    pub sign: u64,
     /// What keeps it reachable when its last name is gone.
     pub orphan: Option<Arc<OwnedFd>>,
     /// A directory was removed; nothing can be made in it.

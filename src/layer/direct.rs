@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use nix::errno::Errno;
 
@@ -18,6 +19,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::Namespace;
 use crate::merge::resolve::{Data, Outcome, Policy};
 use crate::sync::LevelRwLock;
+use crate::sys::mount::Inside;
 use crate::sys::stat::{self, stat};
 use crate::sys::{At, open};
 
@@ -26,19 +28,24 @@ use crate::sys::{At, open};
 pub(super) struct Direct {
     /// No change is taken.
     pub read_only: bool,
+    /// There may be mounts inside.
+    pub has_mounts: bool,
 }
 
 impl Stack {
-    /// The tree below the directory `root`, which was opened at `path`. Errors: what the directory answers.
+    /// The tree below the directory `root`, which was opened at `path`, with the mounts `inside`.
+    /// Errors: what the directory answers.
     pub fn direct(
         root: OwnedFd,
         path: &Path,
+        inside: Inside,
         read_only: bool,
         terms: Terms,
         shared: &Shared,
     ) -> Result<Stack> {
         let facts = stat(At::fd(root.as_fd())).call("statx")?;
-        let may_hang = stat::may_hang(root.as_fd()).call("fstatfs")?;
+        let may_hang = inside.may_hang || stat::may_hang(root.as_fd()).call("fstatfs")?;
+        let has_mounts = inside.some || stat::has_subvolumes(root.as_fd()).call("fstatfs")?;
         let readable = open::path(At::fd(root.as_fd())).call("fcntl")?;
         let part = shared.numbers.take();
         let root = RealDir::root(LayerId::UPPER, root, shared.pool.clone());
@@ -56,8 +63,10 @@ impl Stack {
             lowers: Vec::new(),
             data_only: Vec::new(),
             upper: None,
-            direct: Some(Direct { read_only }),
+            direct: Some(Direct { read_only, has_mounts }),
             may_hang,
+            passes: AtomicBool::new(true),
+            waiting: AtomicUsize::new(0),
             keep: None,
             // Nobody asks: there are no marks.
             namespace: Namespace::User,

@@ -122,6 +122,11 @@ impl RealDir {
         self.layer
     }
 
+    /// Its inode number, in a tree that others change; zero in any other.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
     /// Keeps copy-ups into this directory from taking back the times that a change of its names sets, and the reverse. Taken
     /// last, held across one change; nothing else is locked under it.
     pub fn changing(&self) -> MutexGuard<'_, ()> {

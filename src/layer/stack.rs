@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use nix::errno::Errno;
 
@@ -96,6 +97,10 @@ pub struct Stack {
     pub(super) direct: Option<Direct>,
     /// Some layer is on a filesystem that may not answer.
     pub may_hang: bool,
+    /// The kernel passes reads and writes to files of this tree through; cleared for good when it refuses one.
+    pub passes: AtomicBool,
+    /// Requests that wait on threads of their own for its filesystem.
+    pub waiting: AtomicUsize,
     /// What must stay as long as the stack is in use: a directory made for it, a volume.
     pub keep: Option<Box<dyn Any + Send + Sync>>,
     /// Where marks are read.
@@ -149,6 +154,8 @@ impl Stack {
             upper,
             direct: None,
             may_hang: false,
+            passes: AtomicBool::new(true),
+            waiting: AtomicUsize::new(0),
             keep: None,
             namespace,
             policy: Policy {
@@ -231,6 +238,11 @@ impl Stack {
     /// Whether this is one tree without marks, which others may change, too.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
+    }
+
+    /// Whether a tree without marks may have mounts inside, whose names are listed by other numbers than theirs.
+    pub fn has_mounts(&self) -> bool {
+        self.direct.is_some_and(|direct| direct.has_mounts)
     }
 
     /// Whether hard links of objects of this kind survive copy-up: their count is kept in a mark.
@@ -326,6 +338,13 @@ impl Stack {
 
     /// The number shown for the real inode `ino` on `device`; nothing if it must be given by a counter.
     pub fn pack_ino(&self, device: u64, ino: u64) -> Option<u64> {
+        if self.is_direct() {
+            // Mounts and subvolumes inside have devices of their own.
+            let own = self.devices.get(&device);
+            let part = own.or_else(|| self.devices.values().next())?.part.index();
+            let fits = own.is_some() && ino::pack(part, ino).is_some();
+            return ino::pack(part, if fits { ino } else { ino::fold(device, ino) });
+        }
         let index = self.devices.get(&device).map_or(ino::DEVICES, |device| device.part.index());
         ino::pack(if self.pack_devices { index } else { 0 }, ino)
     }

@@ -291,7 +291,7 @@ pub fn readable(dir: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
 pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
     let mut marks = false;
     let mut names = false;
-    crate::sys::dir::read(dir, |entry| {
+    crate::sys::dir::read(dir, false, |entry| {
         let at = At::new(dir, entry.name);
         let is_mark = mark::is_reserved(entry.name.as_bytes())
             || (entry.kind.is_none_or(|kind| kind == FileKind::Char) && stat(at)?.is_whiteout_device());

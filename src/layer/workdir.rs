@@ -56,7 +56,7 @@ impl Workdir {
         let root = open::root(path).map_err(|e| setup(path, "cannot be opened", e))?;
         let lock = lock(path)?;
         let mut foreign = None;
-        let scan = dir::read(root.as_fd(), |entry| {
+        let scan = dir::read(root.as_fd(), false, |entry| {
             if entry.name != "work" && entry.name != "index" {
                 foreign.get_or_insert_with(|| entry.name.to_owned());
             }
@@ -262,7 +262,7 @@ fn sweep(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
         opened.as_fd()
     };
     let mut names = Vec::new();
-    dir::read(inside, |entry| {
+    dir::read(inside, false, |entry| {
         names.push(entry.name.to_owned());
         Ok(())
     })?;

@@ -19,9 +19,31 @@ pub fn pack(device: u8, real: u64) -> Option<u64> {
     (packed > ROOT).then_some(packed)
 }
 
+/// A number that fits for the real inode `real`, where the own number does not or another device may have the same. The same
+/// one each time; two objects with one are so unlikely that those who meet them need only not mix them up.
+pub fn fold(device: u64, real: u64) -> u64 {
+    let mut mixed = real ^ device.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15;
+    // Source: the finalizer of MurmurHash3.
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        mixed = (mixed ^ (mixed >> 33)).wrapping_mul(factor);
+    }
+    (mixed ^ (mixed >> 33)) >> (64 - DEVICE_SHIFT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folded_numbers_fit_and_differ() {
+        let devices = (1 << 32 | 5)..(1 << 32 | 9);
+        let all = devices.flat_map(|device| (0..5000).map(move |real| fold(device, real << 50 | real)));
+        let all: Vec<u64> = all.collect();
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert!(all.iter().all(|&folded| pack(3, folded).is_some()));
+        assert_eq!(fold(7, 1 << 60), fold(7, 1 << 60));
+    }
 
     #[test]
     fn a_single_device_keeps_its_numbers() {

@@ -35,6 +35,18 @@ pub enum Lifetime {
 }
 
 impl Lifetime {
+    /// The shorter one.
+    pub(super) fn min(self, other: Lifetime) -> Lifetime {
+        match (self, other) {
+            (Lifetime::None, _) | (_, Lifetime::None) => Lifetime::None,
+            (Lifetime::For(one), Lifetime::For(two)) => Lifetime::For(one.min(two)),
+            (Lifetime::For(time), Lifetime::Forever) | (Lifetime::Forever, Lifetime::For(time)) => {
+                Lifetime::For(time)
+            }
+            (Lifetime::Forever, Lifetime::Forever) => Lifetime::Forever,
+        }
+    }
+
     /// Of what a stack shows.
     pub(super) fn of(stack: &Stack) -> Lifetime {
         match stack.terms.cache {
@@ -135,7 +147,7 @@ impl Overlay {
 
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
         if inode.is_synthetic() {
-            return Ok(self.synthetic_attr(inode));
+            return self.synthetic_attr(inode);
         }
         let real = inode.with(|at| stat_shown(&inode.stack, at))?;
         self.shown(inode, real)

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 use smallvec::SmallVec;
 
@@ -13,11 +14,13 @@ use super::create::{NewNode, make_at};
 use super::remove::keep_reachable;
 use super::rename::Place;
 use crate::error::{Context, Error, Result};
+use crate::inode::listing::Entry as Listed;
 use crate::inode::{Inode, Name};
 use crate::layer::RealDir;
+use crate::merge::listing::FileKind;
 use crate::merge::rename::Mode;
 use crate::sys::stat::stat;
-use crate::sys::{At, cred, name};
+use crate::sys::{At, cred, dir, name};
 
 impl Overlay {
     /// Locks: the parent's names, for writing.
@@ -105,6 +108,37 @@ impl Overlay {
         self.renamed(old, new, mode)
     }
 
+    /// All names of a directory, with the numbers they show. What goes away while they are read is left out.
+    /// Locks: its names, for reading at least.
+    pub(super) fn direct_names(&self, inode: &Arc<Inode>) -> Result<Vec<Listed>> {
+        let Some(real) = inode.upper_dir() else { return Ok(Vec::new()) };
+        let stack = &inode.stack;
+        let fd = real.fd().call("openat2")?;
+        let device = stack.device(real.layer());
+        let mut listed = Vec::new();
+        let read = dir::read(fd.as_fd(), !stack.is_writable(), |entry| {
+            let mut found = (device, entry.ino, entry.kind);
+            // A mount is listed by the number of what it covers.
+            if entry.kind.is_none() || stack.has_mounts() {
+                match stat(At::new(fd.as_fd(), entry.name)) {
+                    Ok(real) => found = (real.dev, real.ino, Some(real.kind)),
+                    Err(Errno::ENOENT) => return Ok(()),
+                    // Its lookup will say why.
+                    Err(_) => {}
+                }
+            }
+            let (device, ino, kind) = found;
+            listed.push(Listed {
+                name: entry.name.into(),
+                st_ino: stack.pack_ino(device, ino).unwrap_or(ino),
+                kind: kind.unwrap_or(FileKind::Regular),
+            });
+            Ok(())
+        });
+        read.call("getdents64")?;
+        Ok(listed)
+    }
+
     /// Notes that an inode of a tree that others change was just found as `name` in `parent`.
     /// Errors: `Stale` if that would put a directory into itself. Locks: the parent's names, for reading at least.
     pub(super) fn has_name_now(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
@@ -115,6 +149,7 @@ impl Overlay {
             if leads_through(parent, inode) {
                 return Err(Error::Stale);
             }
+            self.leave_behind(inode)?;
             source(inode)?.was_moved(source(parent)?, name);
         }
         let gone: SmallVec<[Name; 1]> = {

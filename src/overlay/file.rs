@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use parking_lot::RwLock;
 
@@ -67,6 +68,15 @@ fn writes(flags: OFlag) -> bool {
     access(flags) != OFlag::O_RDONLY
 }
 
+/// How bytes flow that the kernel does not pass through. Where others write, too, each read asks, however long names and
+/// attributes hold: pages would stay old until the next open.
+fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
+    match Lifetime::of(stack) {
+        Lifetime::Forever => IoMode::Cached(pages_hold),
+        Lifetime::For(_) | Lifetime::None => IoMode::Uncached,
+    }
+}
+
 impl Overlay {
     /// Opens the regular file `ino`. Opening for writing copies up. Errors: `ReadOnly`; what the layers answer.
     pub fn open(&self, caller: Caller, ino: Ino, flags: OFlag) -> Result<Opened> {
@@ -81,10 +91,10 @@ impl Overlay {
             (false, false) => None,
         };
         let found = inode.with_data(|at, in_upper| {
-            let opened = if in_upper || writes(flags) {
+            let opened = if (in_upper && inode.stack.is_writable()) || writes(flags) {
                 self.open_real(&inode.stack, at, flags)
             } else {
-                // A lower layer does not change by being read, not even its times.
+                // What takes no change does not change by being read, not even its times.
                 open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
             };
             Ok((opened.call("openat2")?, in_upper))
@@ -115,11 +125,16 @@ impl Overlay {
     /// the kernel fills the rest of a page by the descriptor that wrote a part of it. Source: kernel `fuse_write_begin`.
     fn open_real(&self, stack: &Stack, at: At<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
         let kept = kept(stack, flags);
+        let open = |kept| match open::file(at, kept) {
+            // It takes nothing but appends, and says so by an inode flag.
+            Err(Errno::EPERM) if flags.contains(OFlag::O_APPEND) => open::file(at, kept | OFlag::O_APPEND),
+            opened => opened,
+        };
         if !self.settings.writeback || access(flags) != OFlag::O_WRONLY {
-            return open::file(at, kept);
+            return open(kept);
         }
         // What the daemon may not read it can still write.
-        open::file(at, (kept - OFlag::O_ACCMODE) | OFlag::O_RDWR).or_else(|_| open::file(at, kept))
+        open((kept - OFlag::O_ACCMODE) | OFlag::O_RDWR).or_else(|_| open(kept))
     }
 
     fn cut(&self, caller: Caller, fd: &OwnedFd) -> Result<()> {
@@ -158,6 +173,7 @@ impl Overlay {
         // Another may have copied the file up between the open and here.
         let in_upper_now = state.upper_ino != 0 && state.data.is_none();
         let may_pass = self.passthrough()
+            && inode.stack.passes.load(Ordering::Relaxed)
             && (in_upper || !inode.stack.is_writable())
             && in_upper == in_upper_now
             // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
@@ -209,23 +225,29 @@ impl Overlay {
             flags,
             plain_writer,
             passthrough: AtomicBool::new(passes),
-            fd: RwLock::new((!passes).then(|| (fd.clone(), in_upper))),
+            // A file whose name others may take away cannot be opened again by it.
+            fd: RwLock::new((!passes || inode.stack.is_direct()).then(|| (fd.clone(), in_upper))),
         };
         let fh = self.handles.add_file(file);
-        let mode = match Lifetime::of(&inode.stack) {
-            _ if passes => IoMode::Passthrough { fd, keeps_set_id },
-            Lifetime::Forever => IoMode::Cached(!stale_pages),
-            Lifetime::For(_) => IoMode::Cached(false),
-            Lifetime::None => IoMode::Uncached,
+        let mode = if passes {
+            IoMode::Passthrough { fd, keeps_set_id }
+        } else {
+            through_the_daemon(&inode.stack, !stale_pages)
         };
         Ok(Opened { fh, mode, may_be_mapped })
     }
 
-    /// Says that the kernel would not pass the open file through after all: its bytes come through the daemon.
-    pub fn not_passed(&self, fh: Fh, fd: Arc<OwnedFd>) {
-        let Some(file) = self.handles.file(fh) else { return };
+    /// Says that the kernel does not pass the open file through after all, because of `error`: neither this nor any other of
+    /// its tree, from now on. How its bytes flow instead.
+    pub fn not_passed(&self, fh: Fh, fd: Arc<OwnedFd>, error: &std::io::Error) -> IoMode {
+        let Some(file) = self.handles.file(fh) else { return IoMode::Cached(false) };
+        let stack = &file.inode.stack;
+        if stack.passes.swap(false, Ordering::Relaxed) {
+            tracing::info!("no passthrough for {}: {error}", stack.identities().join(", "));
+        }
+        let mode = through_the_daemon(stack, false);
         if !file.passthrough.swap(false, Ordering::Relaxed) {
-            return;
+            return mode;
         }
         let mut state = file.inode.state.write();
         state.opens.passthrough -= 1;
@@ -233,9 +255,10 @@ impl Overlay {
         let in_upper = state.upper_ino != 0;
         drop(state);
         *file.fd.write() = Some((fd, in_upper));
+        mode
     }
 
-    /// Closes an open file. Returns its inode if that was the last one passed through.
+    /// Closes an open file. Returns its inode if it was passed through.
     pub fn release(&self, fh: Fh) -> Option<Ino> {
         let file = self.handles.remove_file(fh)?;
         let mut state = file.inode.state.write();
@@ -246,18 +269,12 @@ impl Overlay {
         let count = if passed { &mut opens.passthrough } else { &mut opens.cached };
         *count -= 1;
         let opens = state.opens;
-        if file.inode.stack.is_direct() && opens.passthrough + opens.cached == 0 && !state.names.is_empty() {
-            state.orphan = None;
+        if file.inode.stack.is_direct() && opens.passthrough + opens.cached == 0 {
+            // Without a name it stays reachable; but not as an open file, whose close might wait for its filesystem.
+            let place = state.orphan.take().filter(|_| state.names.is_empty());
+            state.orphan = place.map(|open| open::again_as_path(&open).map_or(open, Arc::new));
         }
-        if !passed {
-            return None;
-        }
-        (opens.passthrough == 0).then_some(file.inode.ino)
-    }
-
-    /// Whether the inode is open passed through.
-    pub fn is_passed(&self, ino: Ino) -> bool {
-        self.store.get(ino).is_some_and(|inode| inode.state.read().opens.passthrough > 0)
+        passed.then_some(file.inode.ino)
     }
 
     pub(super) fn file(&self, fh: Fh) -> Result<Arc<OpenFile>> {

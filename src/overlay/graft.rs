@@ -24,7 +24,7 @@ use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Point, Points, Root};
 use crate::layer::{Shared, Stack};
 use crate::merge::listing::FileKind;
-use crate::sys::stat::{Stat, Timestamp};
+use crate::sys::stat::Stat;
 use crate::sys::{mount, process};
 
 /// What is attached in a mount.
@@ -34,10 +34,10 @@ pub struct Grafts {
     pub(super) shared: Shared,
     /// The mount's own choices, which copy-on-write grafts inherit.
     pub(super) config: Config,
-    /// When the mount was made: what directories that nobody made show as their times.
-    born: Timestamp,
     /// The mount is up: what was made for it stays when it ends.
     pub(super) up: Arc<AtomicBool>,
+    /// Held while a way to a graft is led through another directory. Nothing is asked of a source under it.
+    pub(super) leading: Mutex<()>,
     /// In the order in which they were attached. Held across attaching and detaching: one at a time.
     table: Mutex<Vec<Attached>>,
 }
@@ -46,19 +46,29 @@ pub struct Grafts {
 #[derive(Debug)]
 struct Attached {
     spec: Spec,
-    /// The directory it is attached in, and the name there.
+    /// The directory it was attached in, and the name there.
     parent: Arc<Inode>,
     name: Box<OsStr>,
     root: Root,
 }
 
+impl Attached {
+    /// The directory it is attached in now: others may have put another one on the way.
+    fn above(&self) -> Arc<Inode> {
+        self.root.inode().state.read().above.clone().unwrap_or_else(|| self.parent.clone())
+    }
+}
+
 impl Grafts {
     /// Nothing attached yet.
     pub fn new(shared: Shared, config: &Config) -> Grafts {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let born =
-            Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() };
-        Grafts { shared, config: config.clone(), born, up: Arc::default(), table: Mutex::default() }
+        Grafts {
+            shared,
+            config: config.clone(),
+            up: Arc::default(),
+            leading: Mutex::default(),
+            table: Mutex::default(),
+        }
     }
 }
 
@@ -131,10 +141,15 @@ impl Overlay {
             self.forget(root.inode().ino, 1);
             return Err(error);
         }
-        root.inode().state.write().above = Some(old.parent.clone());
         self.set_beside(&spec, covered.as_deref(), &root);
-        set_point(&old.parent, &old.name, Some(Point::Graft(root.clone())));
-        self.names_changed(&old.parent, &old.name);
+        let parent = {
+            let _one = self.grafts.leading.lock();
+            let parent = old.above();
+            root.inode().state.write().above = Some(parent.clone());
+            set_point(&parent, &old.name, Some(Point::Graft(root.clone())));
+            parent
+        };
+        self.names_changed(&parent, &old.name);
         let gone = std::mem::replace(&mut old.root, root);
         old.spec = spec;
         self.let_go(&gone);
@@ -226,19 +241,24 @@ impl Overlay {
 
     /// Removes an attached tree and what led to it alone.
     fn take_away(&self, gone: Attached) {
-        set_point(&gone.parent, &gone.name, None);
-        self.names_changed(&gone.parent, &gone.name);
+        let mut dir = {
+            let _one = self.grafts.leading.lock();
+            let parent = gone.above();
+            set_point(&parent, &gone.name, None);
+            parent
+        };
+        self.names_changed(&dir, &gone.name);
         self.let_go(&gone.root);
-        let mut dir = gone.parent;
-        loop {
-            if dir.state.read().points.is_some() {
-                break;
-            }
+        while dir.state.read().points.is_none() {
             let Some(place) = dir.dir_name() else { break };
-            let Some(Point::Way(held) | Point::Synthetic(held)) = place.parent.point(&place.name) else {
-                break;
+            let held = {
+                let _one = self.grafts.leading.lock();
+                let Some(Point::Way(held) | Point::Synthetic(held)) = place.parent.point(&place.name) else {
+                    break;
+                };
+                set_point(&place.parent, &place.name, None);
+                held
             };
-            set_point(&place.parent, &place.name, None);
             if matches!(&held.node, Node::Dir { lowers, .. } if lowers.is_empty()) {
                 self.names_changed(&place.parent, &place.name);
             }
@@ -254,7 +274,7 @@ impl Overlay {
     }
 
     /// A directory that no layer has, held.
-    fn synthetic(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Arc<Inode>> {
+    pub(super) fn synthetic(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Arc<Inode>> {
         let ino = self.store.count();
         let node = Node::dir(Default::default(), Default::default());
         let inode = Inode::new(ino, ino.0, FileKind::Dir, parent.stack.clone(), node, State::default());
@@ -271,59 +291,33 @@ impl Overlay {
         }
     }
 
-    /// What a graft shows at its path.
-    pub(super) fn graft_entry(&self, root: &Root) -> Result<Entry<'_>> {
+    /// What a graft shows at its path in `parent`.
+    pub(super) fn graft_entry(&self, parent: &Inode, root: &Root) -> Result<Entry<'_>> {
         match root {
-            Root::Inode(inode) => self.entry_of(inode.ino),
+            Root::Inode(inode) => self.entry_of(parent, inode.ino),
             Root::Named { dir, name, .. } => self.found_locked(dir, name)?.ok_or(Error::NotFound),
         }
     }
 
-    /// Others may have put another directory where one on the way to a graft was: the way leads on through the new one.
-    pub(super) fn way_leads_on(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        was: &Arc<Inode>,
-        found: Option<&Entry<'_>>,
-    ) {
-        let Some(found) = found.filter(|found| found.inode.is_dir() && !Arc::ptr_eq(&found.inode, was))
-        else {
-            return;
-        };
-        let points = was.state.write().points.take();
-        for (_, point) in points.iter().flat_map(|points| points.iter()) {
-            if let Point::Graft(root) = point {
-                root.inode().state.write().above = Some((*found.inode).clone());
-            }
+    /// What `stat` shows of a directory that no layer has: the daemon's, with the times of the nearest directory above that
+    /// there is, so that they are the same in the next mount.
+    pub(super) fn synthetic_attr(&self, inode: &Arc<Inode>) -> Result<Attr> {
+        let mut above = inode.clone();
+        while above.is_synthetic() {
+            above = above.dir_name().ok_or(Error::Stale)?.parent;
         }
-        found.inode.state.write().points = points;
-        self.store.hold(&found.inode);
-        set_point(parent, name, Some(Point::Way((*found.inode).clone())));
-        self.forget(was.ino, 1);
-    }
-
-    /// What `stat` shows of a directory that no layer has.
-    pub(super) fn synthetic_attr(&self, inode: &Inode) -> Attr {
-        let born = self.grafts.born;
+        let times = self.attr_of(&above)?.stat;
         let stat = Stat {
-            kind: FileKind::Dir,
             mode: synthetic::MODE,
             ino: inode.st_ino,
-            dev: 0,
             nlink: 2,
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
-            rdev_major: 0,
-            rdev_minor: 0,
             size: 0,
             blocks: 0,
-            blksize: 4096,
-            atime: born,
-            mtime: born,
-            ctime: born,
+            ..times
         };
-        Attr { ino: inode.ino, stat, lifetime: Lifetime::None }
+        Ok(Attr { ino: inode.ino, stat, lifetime: Lifetime::None })
     }
 
     /// Tells the kernel, and the directory's listing, that `name` may be something else now.
@@ -336,14 +330,16 @@ impl Overlay {
 }
 
 impl Drop for Overlay {
-    /// Attached trees and the directories they are attached in know each other; what they keep goes only when they do not.
+    /// Attached trees, the directories they are attached in and those on the way know each other; what they keep goes only
+    /// when they do not.
     fn drop(&mut self) {
-        for attached in self.grafts.table.get_mut().drain(..) {
-            let mut state = attached.root.inode().state.write();
-            (state.above, state.beside) = (None, None);
+        self.grafts.table.get_mut().clear();
+        self.store.each(|inode| {
+            let mut state = inode.state.write();
+            let known = (state.above.take(), state.beside.take(), state.points.take());
             drop(state);
-            attached.parent.state.write().points = None;
-        }
+            drop(known);
+        });
     }
 }
 
@@ -369,7 +365,7 @@ fn position(table: &[Attached], target: &Path) -> Result<usize> {
 }
 
 /// Says what `name` in `dir` has to do with grafts.
-fn set_point(dir: &Inode, name: &OsStr, point: Option<Point>) {
+pub(super) fn set_point(dir: &Inode, name: &OsStr, point: Option<Point>) {
     let mut state = dir.state.write();
     let points = state.points.as_deref().cloned().unwrap_or_default();
     let points: Points = match point {

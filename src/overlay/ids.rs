@@ -29,6 +29,40 @@ pub(super) fn disk_gid(ids: &IdMaps, gid: u32) -> Result<u32> {
     on_disk(&ids.gids, gid)
 }
 
+/// A POSIX ACL as callers see it, from what is on disk. What is no ACL is left as it is.
+pub(super) fn shown_acl(ids: &IdMaps, value: &mut [u8]) {
+    for (tag, id) in named_ids(value) {
+        let on_disk = u32::from_le_bytes(*id);
+        let shown = if tag == ACL_USER { shown(&ids.uids, on_disk) } else { shown(&ids.gids, on_disk) };
+        *id = shown.to_le_bytes();
+    }
+}
+
+/// A POSIX ACL as it is on disk, from what a caller gave. Errors: `Invalid` for an id without a mapping.
+pub(super) fn disk_acl(ids: &IdMaps, value: &mut [u8]) -> Result<()> {
+    for (tag, id) in named_ids(value) {
+        let given = u32::from_le_bytes(*id);
+        let on_disk = if tag == ACL_USER { disk_uid(ids, given)? } else { disk_gid(ids, given)? };
+        *id = on_disk.to_le_bytes();
+    }
+    Ok(())
+}
+
+const ACL_USER: u16 = 0x02;
+const ACL_GROUP: u16 = 0x08;
+
+/// The ids in an ACL that name somebody. Source: kernel include/uapi/linux/posix_acl_xattr.h: after the version eight bytes
+/// each, tag, permissions, id.
+fn named_ids(value: &mut [u8]) -> impl Iterator<Item = (u16, &mut [u8; 4])> {
+    let entries = value.get_mut(4..).unwrap_or_default().chunks_exact_mut(8);
+    entries.filter_map(|entry| {
+        let (head, id) = entry.split_first_chunk_mut::<4>()?;
+        let tag = u16::from_le_bytes([head[0], head[1]]);
+        let named = tag == ACL_USER || tag == ACL_GROUP;
+        Some((tag, id.first_chunk_mut::<4>()?)).filter(|_| named)
+    })
+}
+
 /// Who owns what this caller makes in `dir`.
 pub(super) fn disk_caller(dir: &Inode, caller: Caller) -> Result<cred::Caller> {
     let ids = &dir.stack.terms.ids;
@@ -56,6 +90,28 @@ fn on_disk(ranges: &[IdRange], id: u32) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_in_acls_are_mapped_both_ways() {
+        let uids = vec![IdRange { inside: 0, outside: 1000, size: 10 }];
+        let ids = IdMaps { uids, ..IdMaps::default() };
+        let entry =
+            |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7u16.to_le_bytes(), &id.to_le_bytes()].concat();
+        let acl = |user: u32| {
+            let entries =
+                [entry(1, u32::MAX), entry(ACL_USER, user), entry(ACL_GROUP, user), entry(0x20, u32::MAX)];
+            [&2u32.to_le_bytes()[..], &entries.concat()].concat()
+        };
+        let mut value = acl(1005);
+        shown_acl(&ids, &mut value);
+        let mut given = acl(5);
+        given[24..28].copy_from_slice(&1005u32.to_le_bytes());
+        assert_eq!(value, given);
+        disk_acl(&ids, &mut value).expect("mapped");
+        assert_eq!(value, acl(1005));
+        assert!(disk_acl(&ids, &mut acl(10)).is_err());
+        disk_acl(&ids, &mut [1, 2]).expect("no ACL");
+    }
 
     #[test]
     fn ids_are_mapped_both_ways() {

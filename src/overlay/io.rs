@@ -88,6 +88,16 @@ impl Overlay {
         read.map_err(no_flags)
     }
 
+    /// The extended inode flags, which the kernel asks for before it sets any.
+    pub fn extended_flags(&self, ino: Ino) -> Result<Vec<u8>> {
+        let inode = self.inode(ino)?;
+        let read = inode.with(|at| {
+            let fd = open::file(at, OFlag::O_RDONLY | OFlag::O_NONBLOCK).call("openat2")?;
+            attr::extended(fd.as_fd()).call("FS_IOC_FSGETXATTR")
+        });
+        Ok(read.map_err(no_flags)?.into_iter().flat_map(u32::to_ne_bytes).collect())
+    }
+
     /// Sets the inode flags, as `chattr` does.
     pub fn set_flags(&self, ino: Ino, flags: u32) -> Result<()> {
         let inode = self.inode(ino)?;

@@ -1,6 +1,7 @@
 //! Lookup: from a name to an inode. What the layers say is `merge::resolve`'s; here it becomes a number.
 
 use std::ffi::OsStr;
+use std::hash::{Hash, Hasher};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
@@ -19,8 +20,8 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
 use crate::merge::resolve::{Data, Members, Outcome};
-use crate::sys::At;
 use crate::sys::stat::{Stat, stat};
+use crate::sys::{At, name};
 
 /// So many bytes of a directory are listed in the time of one question for a name.
 const BYTES_PER_PROBE: u64 = 256;
@@ -67,8 +68,17 @@ impl Overlay {
     /// Errors: `NameTooLong`; `BadMark` for a mark that cannot be followed.
     pub fn lookup(&self, parent: Ino, name: &OsStr) -> Result<(Option<Entry<'_>>, Lifetime)> {
         let parent = self.dir(parent)?;
+        Ok((self.lookup_in(&parent, name)?, Lifetime::of(&parent.stack)))
+    }
+
+    /// As `lookup`, for a directory that is known.
+    pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
+        if let Some(Point::Graft(root)) = parent.point(name) {
+            // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
+            return self.graft_entry(parent, &root).map(Some);
+        }
         let _names = parent.names.read();
-        Ok((self.lookup_locked(&parent, name)?, Lifetime::of(&parent.stack)))
+        self.lookup_locked(parent, name)
     }
 
     /// As `lookup`. Locks: the parent's names are held, for reading at least.
@@ -84,16 +94,14 @@ impl Overlay {
             state.points.as_ref().and_then(|points| points.get(name).cloned())
         };
         match point {
-            Some(Point::Graft(root)) => return self.graft_entry(&root).map(Some),
-            Some(Point::Synthetic(inode)) => return self.entry_of(inode.ino).map(Some),
-            Some(Point::Way(was)) => {
-                let entry = self.united_locked(parent, name)?;
-                self.way_leads_on(parent, name, &was, entry.as_ref());
-                return Ok(entry);
+            Some(Point::Graft(root)) => self.graft_entry(parent, &root).map(Some),
+            Some(Point::Synthetic(was) | Point::Way(was)) if parent.stack.is_direct() => {
+                self.led_locked(parent, name, was)
             }
-            None => {}
+            Some(Point::Synthetic(inode)) => self.entry_of(parent, inode.ino).map(Some),
+            // Layers change through the mount alone, which keeps the way as it is.
+            Some(Point::Way(_)) | None => self.united_locked(parent, name),
         }
-        self.united_locked(parent, name)
     }
 
     /// What the layers have under `name`, whatever is attached there. Locks: the parent's names, for reading at least.
@@ -139,11 +147,12 @@ impl Overlay {
         Ok(())
     }
 
-    /// A lookup of an inode that is known for as long as something is attached.
-    pub(super) fn entry_of(&self, ino: Ino) -> Result<Entry<'_>> {
+    /// A lookup of an inode that is known for as long as something is attached in or below `parent`.
+    pub(super) fn entry_of(&self, parent: &Inode, ino: Ino) -> Result<Entry<'_>> {
         let inode = self.store.refer(ino).ok_or(Error::Stale)?;
         let attr = self.attr_of(&inode)?;
-        Ok(Entry { inode, attr, lifetime: Lifetime::Forever })
+        // Where others move directories, the name may come to be in another one.
+        Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })
     }
 
     /// As `lookup_locked`. Errors: `NotFound`.
@@ -206,29 +215,35 @@ impl Overlay {
         }
         let Some(ino) = own else { return self.intern_counted(parent, name, object) };
         let (in_upper, real) = (object.in_upper, object.real);
-        match self.store.insert(object.into_inode(ino, ino.0, parent)) {
-            Ok(inode) => {
-                self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
-                Ok(inode)
-            }
-            // Somebody looked the same name up meanwhile, or another that wants the same number.
-            Err((known, _)) if identity.is(&known, parent, name) => {
-                self.add_name(&known, &mut known.state.write(), parent, name, in_upper);
-                Ok(known)
-            }
-            Err((_, ours)) => {
-                let object = Object::taken_from(ours, real, in_upper)?;
-                self.intern_counted(parent, name, object)
-            }
+        let inode = object.into_inode(ino, ino.0, parent);
+        // Before others find it: a directory is told by its name.
+        self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
+        // Somebody looked the same name up meanwhile, or another that wants the same number.
+        let (known, ours) = match self.store.insert(inode) {
+            Ok(inode) => return Ok(inode),
+            Err(both) => both,
+        };
+        self.remove_name(&ours, &mut ours.state.write(), parent, name);
+        if parent.stack.is_direct() && identity.is_direct(&known) {
+            self.has_name_now(&known, parent, name)?;
+            return Ok(known);
         }
+        if identity.is(&known, parent, name) {
+            self.add_name(&known, &mut known.state.write(), parent, name, in_upper);
+            return Ok(known);
+        }
+        let object = Object::taken_from(ours, real, in_upper)?;
+        self.intern_counted(parent, name, object)
     }
 
     /// As `intern`, by a number of the counter: the object's own is another's, or it has none.
     fn intern_counted(&self, parent: &Arc<Inode>, name: &OsStr, object: Object) -> Result<InodeRef<'_>> {
         let (identity, in_upper) = (object.identity(), object.in_upper);
         let ino = self.store.count();
-        // Only a hard link that will be broken shares its number, as on the layer itself.
-        let st_ino = object.wanted.filter(|_| object.by_name).unwrap_or(ino.0);
+        // Only a hard link that will be broken shares its number, as on the layer itself; and what has got the number of
+        // something that others have removed, and the kernel has not forgotten.
+        let shares = object.by_name || parent.stack.is_direct();
+        let st_ino = object.wanted.filter(|_| shares).unwrap_or(ino.0);
         let inode = match self.store.insert(object.into_inode(ino, st_ino, parent)) {
             Ok(inode) => inode,
             Err(_) => return Err(Error::Bug("a counted number was given twice")),
@@ -247,13 +262,14 @@ impl Overlay {
 struct Identity {
     kind: FileKind,
     upper_ino: u64,
+    sign: u64,
     lower: Option<(LayerId, u64)>,
 }
 
 impl Object {
     fn identity(&self) -> Identity {
         let lower = self.state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
-        Identity { kind: self.kind, upper_ino: self.state.upper_ino, lower }
+        Identity { kind: self.kind, upper_ino: self.state.upper_ino, sign: self.state.sign, lower }
     }
 
     /// The object of an inode that nobody has come to know.
@@ -270,10 +286,11 @@ impl Object {
 }
 
 impl Identity {
-    /// As `is` in a tree without marks: a number there is one object's until it is removed.
+    /// As `is` in a tree without marks, whatever names it has: a number there is one object's until it is removed.
     fn is_direct(&self, known: &Inode) -> bool {
         let state = known.state.read();
-        known.kind == self.kind && !state.gone && state.upper_ino == self.upper_ino
+        let same = state.upper_ino == self.upper_ino && state.sign == self.sign;
+        known.kind == self.kind && !state.gone && same
     }
 
     /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
@@ -285,7 +302,7 @@ impl Identity {
         if known.is_dir() {
             return !state.gone && state.has_name(parent, name);
         }
-        let same_upper = self.upper_ino != 0 && state.upper_ino == self.upper_ino;
+        let same_upper = self.upper_ino != 0 && state.upper_ino == self.upper_ino && state.sign == self.sign;
         // The layers may have been asked just before the object came up.
         let lower = state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
         let same_lower = lower.is_some() && lower == self.lower;
@@ -334,6 +351,7 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
     let real = place.stat;
     if stack.is_direct() {
         state.upper_ino = real.ino;
+        state.sign = sign_of(place)?;
         let wanted = stack.pack_ino(real.dev, real.ino);
         let node = Node::NonDir;
         return Ok(Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true });
@@ -355,6 +373,18 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
     }
     state.upper_ino = real.ino;
     Ok(Object { kind: real.kind, real, wanted, by_name: false, node: Node::NonDir, state, in_upper: true })
+}
+
+/// What tells a symlink from another with its number: filesystems give a number again at once, and the kernel keeps where
+/// a symlink leads for as long as it knows the inode.
+fn sign_of(place: &Place) -> Result<u64> {
+    if place.stat.kind != FileKind::Symlink {
+        return Ok(0);
+    }
+    let fd = place.dir.fd().call("openat2")?;
+    let mut digest = std::hash::DefaultHasher::new();
+    name::readlink(At::new(fd.as_fd(), &place.name)).call("readlinkat")?.hash(&mut digest);
+    Ok(digest.finish())
 }
 
 fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: State) -> Result<Object> {

@@ -13,6 +13,7 @@ mod graft;
 mod ids;
 mod in_volume;
 mod io;
+mod lead;
 mod link;
 mod lookup;
 mod names;
@@ -46,7 +47,7 @@ pub use rename::RenameMode;
 use crate::config::{Config, RedirectDir};
 use crate::copy_up::CopyUp;
 use crate::error::{Context, Error, Result};
-use crate::inode::{Handles, Ino, Inode, Node, Store};
+use crate::inode::{Handles, Ino, Inode, Node, Point, Store};
 use crate::layer::real_dir::Fact;
 use crate::layer::{RealDir, Shared, Stack, probe};
 use crate::merge::listing::FileKind;
@@ -202,9 +203,24 @@ impl Overlay {
         self.passthrough.load(Ordering::Relaxed)
     }
 
-    /// Whether a request on `ino` may wait for a filesystem that does not answer.
-    pub fn may_wait(&self, ino: Ino) -> bool {
-        self.may_hang.load(Ordering::Relaxed) && self.store.get(ino).is_some_and(|inode| inode.stack.may_hang)
+    /// The tree for which a request on `ino` may wait, because its filesystem may not answer.
+    pub fn waits_for(&self, ino: Ino) -> Option<Arc<Stack>> {
+        if !self.may_hang.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.store.get(ino).and_then(|inode| may_hang(&inode))
+    }
+
+    /// As `waits_for`, for `name` in `parent`, which may lead to what is attached there.
+    pub fn waits_for_name(&self, parent: Ino, name: &OsStr) -> Option<Arc<Stack>> {
+        if !self.may_hang.load(Ordering::Relaxed) {
+            return None;
+        }
+        let parent = self.store.get(parent)?;
+        may_hang(&parent).or_else(|| match parent.point(name) {
+            Some(Point::Graft(root)) => may_hang(root.inode()),
+            _ => None,
+        })
     }
 
     /// How many inodes the kernel knows.
@@ -234,6 +250,16 @@ impl Overlay {
             }
         }
     }
+}
+
+/// The tree of `inode`, or that of the directory whose names show beside its own, if its filesystem may not answer.
+fn may_hang(inode: &Inode) -> Option<Arc<Stack>> {
+    // Of a tree that may not answer somebody may hold the state while he waits; of another nobody holds it for long.
+    if inode.stack.may_hang {
+        return Some(inode.stack.clone());
+    }
+    let state = inode.state.read();
+    state.beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
 }
 
 /// Notes what the marks of a stack's root say.

@@ -13,7 +13,7 @@ use super::attr::{Attr, Lifetime};
 use super::lookup::Entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
-use crate::inode::{Fh, Ino, Inode, OpenDir, Point};
+use crate::inode::{Fh, Ino, Inode, OpenDir, Point, Root};
 use crate::layer::real_dir::{Fact, RealDir};
 use crate::layer::{LowerNames, override_stat, probe};
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
@@ -42,10 +42,13 @@ pub struct DirEntryPlus<'a> {
     pub entry: DirEntry<'a>,
     /// What `stat` shows; nothing for a dot name, and for a name whose lookup fails.
     pub attr: Option<Attr>,
-    /// The node's number; without attributes, one by which nobody finds anything.
+    /// The node's number; `NO_NODE` where there are no attributes.
     pub node: Ino,
 }
 
+/// Tells the kernel that the name is listed and no more. A number that nobody finds anything by would push what the kernel
+/// knows under this name out, and whoever stands in it.
+const NO_NODE: Ino = Ino(0);
 /// The two dot names come before the others.
 const DOTS: u64 = 2;
 /// How many names are looked at between two looks at the listing.
@@ -61,7 +64,14 @@ impl Overlay {
 
     /// Whether the kernel may keep the names of the directory `ino` until it is told otherwise.
     pub fn listing_holds(&self, ino: Ino) -> bool {
-        self.store.get(ino).is_some_and(|inode| Lifetime::of(&inode.stack) == Lifetime::Forever)
+        let named = |inode: &Inode| {
+            let state = inode.state.read();
+            let mut points = state.points.iter().flat_map(|points| points.iter());
+            points.any(|(_, point)| matches!(point, Point::Graft(Root::Named { .. })))
+        };
+        let Some(inode) = self.store.get(ino) else { return false };
+        // The number of a single file is another's when its name is.
+        Lifetime::of(&inode.stack) == Lifetime::Forever && !named(&inode)
     }
 
     /// Closes an open directory.
@@ -115,15 +125,13 @@ impl Overlay {
             if let Some(Point::Graft(root)) = dir.inode.point(entry.name) {
                 if root.inode().stack.may_hang {
                     // Whoever lists a directory shall not wait for what is attached in it.
-                    return Ok(each(DirEntryPlus { entry, attr: None, node: self.store.count() }));
+                    return Ok(each(DirEntryPlus { entry, attr: None, node: NO_NODE }));
                 }
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
-                    if lifetime != Lifetime::Forever {
-                        // One lifetime for the name and the attributes.
-                        attr.lifetime = lifetime;
-                    }
+                    // One lifetime for the name and the attributes.
+                    attr.lifetime = attr.lifetime.min(lifetime);
                     let full = each(DirEntryPlus { entry, attr: Some(attr), node: attr.ino });
                     if !full {
                         drop(inode.leak());
@@ -132,7 +140,7 @@ impl Overlay {
                 }
                 // Removed since the listing was made, or broken: the name is listed, and its lookup will say why.
                 Ok(None) => Ok(false),
-                Err(_) => Ok(each(DirEntryPlus { entry, attr: None, node: self.store.count() })),
+                Err(_) => Ok(each(DirEntryPlus { entry, attr: None, node: NO_NODE })),
             }
         })
     }
@@ -161,12 +169,11 @@ impl Overlay {
             let Some((last, _)) = batch.last() else { return Ok(()) };
             at = *last;
             for (next, listed) in &batch {
-                let entry = DirEntry {
-                    name: &listed.name,
-                    st_ino: listed.st_ino,
-                    kind: listed.kind,
-                    next: next + DOTS,
+                let st_ino = match dir.inode.point(&listed.name) {
+                    Some(point) => self.number_at(&point),
+                    None => listed.st_ino,
                 };
+                let entry = DirEntry { name: &listed.name, st_ino, kind: listed.kind, next: next + DOTS };
                 if each(entry)? {
                     return Ok(());
                 }
@@ -217,24 +224,50 @@ impl Overlay {
 
     /// All names that the directory shows, with their numbers. Locks: the directory's names, for reading at least.
     pub(super) fn merged_names(&self, inode: &Arc<Inode>) -> Result<Vec<Listed>> {
+        let mut listed = match inode.stack.is_direct() {
+            true => self.direct_names(inode)?,
+            false => self.layered_names(inode)?,
+        };
+        self.unite(inode, &mut listed)?;
+        let points = inode.state.read().points.clone();
+        let Some(mut points) = points else { return Ok(listed) };
+        if inode.stack.is_direct() {
+            // Others may have changed what is on the way to a graft.
+            for (name, _) in points.iter().filter(|(_, point)| !matches!(point, Point::Graft(_))) {
+                self.lookup_locked(inode, name)?;
+            }
+            points = inode.state.read().points.clone().unwrap_or_default();
+        }
+        let attached = |(name, point): (&OsStr, &Point)| Listed {
+            name: name.into(),
+            st_ino: self.number_at(point),
+            kind: point.kind(),
+        };
+        listed.retain(|listed| points.get(&listed.name).is_none());
+        listed.extend(points.iter().map(attached));
+        Ok(listed)
+    }
+
+    fn layered_names(&self, inode: &Arc<Inode>) -> Result<Vec<Listed>> {
         let shown = self.shown_names(inode)?;
         let mut listed = Vec::with_capacity(shown.len());
         for name in shown {
             let st_ino = self.number_of(inode, &name)?;
             listed.push(Listed { name: name.name, st_ino, kind: name.kind });
         }
-        self.unite(inode, &mut listed)?;
-        let points = inode.state.read().points.clone();
-        if let Some(points) = points {
-            let attached = |(name, point): (&OsStr, &Point)| Listed {
-                name: name.into(),
-                st_ino: point.st_ino(),
-                kind: point.kind(),
-            };
-            listed.retain(|listed| points.get(&listed.name).is_none());
-            listed.extend(points.iter().map(attached));
-        }
         Ok(listed)
+    }
+
+    /// The number that a name shows which has to do with grafts.
+    fn number_at(&self, point: &Point) -> u64 {
+        match point {
+            // Another file may have got the name; but whoever lists the directory shall not wait for what is attached in it.
+            Point::Graft(Root::Named { dir, name, st_ino, .. }) if !dir.stack.may_hang => {
+                let found = self.found_locked(dir, name).ok().flatten();
+                found.map_or(*st_ino, |found| found.inode.st_ino)
+            }
+            point => point.st_ino(),
+        }
     }
 
     /// The names that the directory's own layers show. Locks: its names, for reading at least.
@@ -246,9 +279,6 @@ impl Overlay {
         for (i, real) in dirs.iter().enumerate() {
             let raws = self.raw_names(inode, real)?;
             let last = i + 1 == dirs.len();
-            if inode.stack.is_direct() {
-                return Ok(raws.into_iter().filter_map(|raw| shown_as_it_is(real.layer(), raw)).collect());
-            }
             let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
             let whiteout_files = merger.feed(real.layer(), last, entries);
             real.note(Fact::NoWhiteoutFiles, !whiteout_files);
@@ -271,11 +301,9 @@ impl Overlay {
         let fd = real.fd().call("openat2")?;
         let stack = &inode.stack;
         let mut raws = Vec::new();
-        let read = dir::read(fd.as_fd(), |entry| {
+        let read = dir::read(fd.as_fd(), real.layer() != LayerId::UPPER, |entry| {
             let at = At::new(fd.as_fd(), entry.name);
             let kind = match entry.kind {
-                None if stack.is_direct() => RawKind::Object(stat(at)?.kind),
-                Some(kind) if stack.is_direct() => RawKind::Object(kind),
                 None | Some(FileKind::Char) => {
                     let found = stat(at)?;
                     if found.is_whiteout_device() { RawKind::Whiteout } else { RawKind::Object(found.kind) }
@@ -331,14 +359,6 @@ impl Overlay {
     pub(super) fn is_empty_locked(&self, inode: &Arc<Inode>) -> Result<bool> {
         let leads_to_grafts = inode.state.read().points.is_some();
         Ok(!leads_to_grafts && self.shown_names(inode)?.is_empty())
-    }
-}
-
-/// A name of a tree without marks.
-fn shown_as_it_is(layer: LayerId, (name, ino, kind): (Box<OsStr>, u64, RawKind)) -> Option<Shown> {
-    match kind {
-        RawKind::Object(kind) => Some(Shown { name, ino, kind, layer }),
-        RawKind::Whiteout => None,
     }
 }
 

@@ -76,6 +76,7 @@ impl Overlay {
         if !Arc::ptr_eq(&parent.stack, &new_parent.stack) {
             return Err(Error::CrossDevice("the two directories are different trees"));
         }
+        parent.stack.check_writable()?;
         if parent.point(name).is_some() || new_parent.point(new_name).is_some() {
             return Err(Error::Busy("something is attached here or below"));
         }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
+
 use super::Overlay;
 use crate::config::{Config, FsyncMode, Upper, XattrPermissions};
 use crate::error::{Context, Error, Result};
@@ -16,7 +18,7 @@ use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Root};
 use crate::layer::ephemeral::Ephemeral;
 use crate::layer::{Stack, Terms};
-use crate::sys::stat::stat;
+use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, mount, open};
 
 impl Overlay {
@@ -38,8 +40,8 @@ impl Overlay {
             Source::Tmpfs { size, mode } => {
                 let terms = Terms { cache: Cache::Always, ..terms(&spec) };
                 let root = tmpfs(*size, *mode)?;
-                let stack =
-                    Stack::direct(root, Path::new("tmpfs"), spec.read_only, terms, &self.grafts.shared)?;
+                let (name, inside) = (Path::new("tmpfs"), mount::Inside::default());
+                let stack = Stack::direct(root, name, inside, spec.read_only, terms, &self.grafts.shared)?;
                 self.show_root(stack)?
             }
         };
@@ -54,21 +56,22 @@ impl Overlay {
         let mut stack = match &spec.cow {
             Some(cow) => self.cow(spec, dir, cow)?,
             None => {
-                // Of a file's directory nothing else is shown, so what is mounted there does not matter.
-                let root = if is_dir {
+                let (root, inside) = if is_dir {
                     self.tree(path, spec.recursive, spec.read_only)?
                 } else {
-                    open::root(dir).map_err(|errno| refused(path, errno.desc()))?
+                    // Nothing else of its directory is shown.
+                    (directory_of(path, dir, spec.read_only)?, mount::Inside::default())
                 };
-                Stack::direct(root, path, spec.read_only, terms(spec), &self.grafts.shared)
+                Stack::direct(root, path, inside, spec.read_only, terms(spec), &self.grafts.shared)
                     .map_err(|error| refused(path, &format!("{error}: change its permissions")))?
             }
         };
         stack.keep = keep.or(stack.keep);
         match (is_dir, spec.pin) {
             (true, _) => self.show_root(stack),
-            (false, Pin::Name) => self.show_name(stack, path),
-            (false, Pin::Inode) => self.show_inode(stack, path),
+            (false, Pin::Inode) if stack.is_direct() => self.show_inode(stack, path),
+            // What a layer has under a name stays as it is.
+            (false, Pin::Name | Pin::Inode) => self.show_name(stack, path),
         }
     }
 
@@ -127,17 +130,29 @@ impl Overlay {
         Ok(stack)
     }
 
-    /// The tree at `path`. Where the daemon may, it is a mount of its own, so that what is mounted on the host later, this
-    /// mount among it, does not show inside.
-    fn tree(&self, path: &Path, recursive: bool, read_only: bool) -> Result<OwnedFd> {
+    /// The tree at `path`, and what is mounted inside. Where the daemon may, it is a mount of its own, so that what is mounted
+    /// on the host later, this mount among it, does not show inside.
+    fn tree(&self, path: &Path, recursive: bool, read_only: bool) -> Result<(OwnedFd, mount::Inside)> {
+        let inside = mount::inside(path);
         match open::clone(path, recursive, read_only) {
-            Ok(tree) => Ok(tree),
-            Err(_) if self.grafts.config.mountpoint.starts_with(path) => Err(refused(
-                path,
-                "the mountpoint is inside it, and the daemon may not make a mount of its own of it: mount as root",
-            )),
-            Err(_) => open::root(path).map_err(|errno| refused(path, errno.desc())),
+            Ok(tree) => return Ok((tree, if recursive { inside } else { mount::Inside::default() })),
+            Err(_) if self.grafts.config.mountpoint.starts_with(path) => {
+                return Err(refused(
+                    path,
+                    "the mountpoint is inside it, and the daemon may not make a mount of its own of it: mount as root",
+                ));
+            }
+            Err(_) if !recursive && inside.some => {
+                return Err(refused(
+                    path,
+                    "there are mounts inside it, and the daemon may not leave them out: leave `nonrecursive` out, or mount as root",
+                ));
+            }
+            Err(_) => {}
         }
+        let tree = open::root(path).map_err(|errno| refused(path, errno.desc()))?;
+        // What is mounted on the host later shows inside, too.
+        Ok((tree, mount::Inside { some: true, ..inside }))
     }
 
     /// Errors: `Setup` for what is inside the mount itself.
@@ -157,6 +172,18 @@ impl Overlay {
             Ok(())
         }
     }
+}
+
+/// The directory `dir` of the file at `path`; without a way to change anything in it, if that is not to be.
+fn directory_of(path: &Path, dir: &Path, read_only: bool) -> Result<OwnedFd> {
+    let refused = |errno: Errno| refused(path, errno.desc());
+    let plain = open::root(dir).map_err(refused)?;
+    let name = path.file_name().unwrap_or_default();
+    let Some(fenced) = open::clone(dir, false, true).ok().filter(|_| read_only) else { return Ok(plain) };
+    // The file itself may be a mount, which a view of the directory's own mount leaves out.
+    let shown = stat(At::new(plain.as_fd(), name)).map_err(refused)?;
+    let same = |seen: Stat| (seen.dev, seen.ino) == (shown.dev, shown.ino);
+    Ok(if stat(At::new(fenced.as_fd(), name)).is_ok_and(same) { fenced } else { plain })
 }
 
 fn terms(spec: &Spec) -> Terms {

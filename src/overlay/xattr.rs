@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
 
-use super::ids::disk_caller;
+use super::ids::{disk_acl, disk_caller, shown_acl};
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -36,7 +36,12 @@ impl Overlay {
         if inode.is_synthetic() {
             return Err(Error::NoAttribute);
         }
-        inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))
+        let len = inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))?;
+        if is_acl(name.as_bytes()) {
+            let read = len.min(buffer.len());
+            shown_acl(&inode.stack.terms.ids, &mut buffer[..read]);
+        }
+        Ok(len)
     }
 
     /// What the mount says about itself by an attribute that no layer has. Readable by everybody, never listed, so that no
@@ -86,6 +91,7 @@ impl Overlay {
         if self.virtual_value(&inode, name).is_some() {
             return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
         }
+        inode.stack.check_writable()?;
         let stored = self.stored(&inode.stack, name)?;
         // A change that fails copies nothing up.
         if mode != SetMode::Any {
@@ -100,9 +106,13 @@ impl Overlay {
                 _ => {}
             }
         }
+        let mut value = value.to_vec();
+        if is_acl(name.as_bytes()) {
+            disk_acl(&inode.stack.terms.ids, &mut value)?;
+        }
         self.copy_up.ensure(&inode, Need::Metadata)?;
         inode.with(|at| {
-            xattr::set(at, &stored, value, mode).call("setxattr")?;
+            xattr::set(at, &stored, &value, mode).call("setxattr")?;
             if name.as_bytes() == ACL_ACCESS { drop_foreign_setgid(&inode, caller, at) } else { Ok(()) }
         })?;
         self.copy_up.changed(&inode);
@@ -112,6 +122,7 @@ impl Overlay {
     /// Removes an attribute. Errors: `NoAttribute`.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         let inode = self.inode(ino)?;
+        inode.stack.check_writable()?;
         let stored = self.stored(&inode.stack, name)?;
         // What is not there need not be copied up to be removed.
         inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr"))?;

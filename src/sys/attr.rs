@@ -139,6 +139,20 @@ pub fn flags(file: BorrowedFd<'_>) -> Result<u32> {
     Errno::result(done).map(|_| flags as u32)
 }
 
+/// `struct fsxattr`: flags, extent size, project. Source: linux/fs.h.
+pub type Extended = [u32; 7];
+
+/// Asks for what `lsattr -p` shows besides the flags. Source: linux/fs.h, `_IOR('X', 31, struct fsxattr)`.
+pub const GET_EXTENDED: u32 = 0x801c_581f;
+
+/// Reads the extended inode flags of an open object.
+pub fn extended(file: BorrowedFd<'_>) -> Result<Extended> {
+    let mut extended = Extended::default();
+    // SAFETY: the call writes one `struct fsxattr`, 28 bytes, to `extended`, which has as many and lives through it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), GET_EXTENDED.into(), &raw mut extended) };
+    Errno::result(done).map(|_| extended)
+}
+
 /// Sets the inode flags (`chattr`) of an open object.
 pub fn set_flags(file: BorrowedFd<'_>, flags: u32) -> Result<()> {
     fault::point()?;

@@ -26,9 +26,14 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// `d_ino`, `d_off`, `d_reclen`, `d_type`, in front of the name.
 const HEADER_BYTES: usize = 19;
 
-/// Calls `each` for every entry of the directory `dir` but the two dot names, in the filesystem's order.
-pub fn read(dir: BorrowedFd<'_>, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-    let readable = open::file(At::new(dir, OsStr::new(".")), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+/// Calls `each` for every entry of the directory `dir` but the two dot names, in the filesystem's order. `quiet` leaves the
+/// directory's time of access as it is, where that may be asked for.
+pub fn read(dir: BorrowedFd<'_>, quiet: bool, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+    let (itself, flags) = (At::new(dir, OsStr::new(".")), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+    let readable = match quiet {
+        true => open::file(itself, flags | OFlag::O_NOATIME).or_else(|_| open::file(itself, flags))?,
+        false => open::file(itself, flags)?,
+    };
     let mut buffer = vec![0u8; BUFFER_BYTES];
     loop {
         // SAFETY: the buffer is writable for the length given and lives through the call.
@@ -72,7 +77,7 @@ fn parse(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
 /// Whether the directory has no entry at all.
 pub fn is_empty(dir: BorrowedFd<'_>) -> Result<bool> {
     let mut empty = true;
-    match read(dir, |_| {
+    match read(dir, false, |_| {
         empty = false;
         Err(Errno::ECANCELED)
     }) {

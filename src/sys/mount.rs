@@ -1,7 +1,8 @@
 //! Mounts: filesystems that are mounted nowhere, reached by a descriptor alone; and what a mount lets through.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -83,8 +84,83 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// The mounts inside a tree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// There are some.
+    pub some: bool,
+    /// One of them is another machine's, or another program's: it may not answer.
+    pub may_hang: bool,
+}
+
+/// The mounts below `path`, which has no symlinks. Where they cannot be told there may be some.
+pub fn inside(path: &Path) -> Inside {
+    match std::fs::read("/proc/self/mountinfo") {
+        Ok(table) => inside_by(&table, path),
+        Err(_) => Inside { some: true, may_hang: false },
+    }
+}
+
+/// As `inside`, by the lines of `table`. Source: proc_pid_mountinfo(5).
+fn inside_by(table: &[u8], path: &Path) -> Inside {
+    const REMOTE: [&[u8]; 10] =
+        [b"nfs", b"nfs4", b"cifs", b"smb3", b"9p", b"ceph", b"afs", b"coda", b"lustre", b"fuse"];
+    let mut inside = Inside::default();
+    for line in table.split(|&byte| byte == b'\n') {
+        let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        let (Some(at), Some(dash)) = (words.get(4), words.iter().position(|word| *word == b"-")) else {
+            continue;
+        };
+        let at = unescaped(at);
+        let at = Path::new(OsStr::from_bytes(&at));
+        if at == path || !at.starts_with(path) {
+            continue;
+        }
+        let kind = words.get(dash + 1).copied().unwrap_or_default();
+        inside.some = true;
+        inside.may_hang |= REMOTE.contains(&kind) || kind.starts_with(b"fuse.");
+    }
+    inside
+}
+
+/// With the bytes for which `\040` and the like stand.
+fn unescaped(word: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after.get(..3).and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(code) if byte == b'\\' => {
+                plain.push(code);
+                rest = &after[3..];
+            }
+            _ => {
+                plain.push(byte);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
 fn owned(raw: libc::c_long) -> Result<OwnedFd> {
     let raw = Errno::result(raw)?;
     // SAFETY: the call succeeded, so `raw` is a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_inside_are_told_by_their_place() {
+        let table = b"1 2 0:5 / /a rw - ext4 d rw\n3 1 0:6 / /a/b\\040c rw shared:1 - nfs4 s rw\n4 1 0:7 / /ab rw - fuse.x y rw\n";
+        let told = |path: &str| inside_by(table, Path::new(path));
+        assert_eq!(told("/a"), Inside { some: true, may_hang: true });
+        assert_eq!(told("/a/b c"), Inside::default());
+        assert_eq!(told("/ab"), Inside::default());
+        assert_eq!(told("/a/b"), Inside::default());
+        assert_eq!(told("/"), Inside { some: true, may_hang: true });
+    }
 }

@@ -102,6 +102,12 @@ pub fn path(at: At<'_>) -> Result<OwnedFd> {
     beneath(at.dir, at.name, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
 }
 
+/// The object that `fd` is open on, for use as a place.
+pub fn again_as_path(fd: &OwnedFd) -> Result<OwnedFd> {
+    let at = At::fd(std::os::fd::AsFd::as_fd(fd));
+    open(&proc_path(at), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+}
+
 /// Opens the file at `at`. `flags` are the access mode and what the caller's descriptor has; creation is `create`.
 /// Interrupted waits (leases) are tried again. Only regular files and directories may be opened so: a fifo or a
 /// device would act on being opened.

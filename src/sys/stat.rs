@@ -126,6 +126,12 @@ pub fn statfs(fd: BorrowedFd<'_>) -> Result<Statvfs> {
     fstatvfs(fd)
 }
 
+/// Whether the filesystem behind `fd` may have directories in it with a device of their own. Source: btrfs-subvolume(8).
+pub fn has_subvolumes(fd: BorrowedFd<'_>) -> Result<bool> {
+    const BTRFS: i64 = 0x9123_683e;
+    Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type().0 as i64 & 0xffff_ffff == BTRFS)
+}
+
 /// Whether the filesystem behind `fd` is another machine's, or another program's: it may not answer.
 /// Source: statfs(2); linux/magic.h.
 pub fn may_hang(fd: BorrowedFd<'_>) -> Result<bool> {

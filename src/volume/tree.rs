@@ -17,7 +17,7 @@ const DEEP: usize = 200;
 /// The names in a directory, with their types where the filesystem tells.
 pub(super) fn names(place: BorrowedFd<'_>) -> Result<Vec<(OsString, Option<FileKind>)>> {
     let mut names = Vec::new();
-    dir::read(place, |entry| {
+    dir::read(place, false, |entry| {
         names.push((entry.name.to_owned(), entry.kind));
         Ok(())
     })?;

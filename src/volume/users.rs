@@ -97,7 +97,7 @@ fn look(home: &Home, locked: bool) -> Result<Vec<User>> {
         result => result.map_err(failed)?,
     };
     let mut names = Vec::new();
-    dir::read(users.as_fd(), |entry| {
+    dir::read(users.as_fd(), false, |entry| {
         // A dot: it is being made under the volume's lock, and a probe must not come between it and its own lock.
         if locked || !entry.name.as_encoded_bytes().starts_with(b".") {
             names.push(entry.name.to_owned());

@@ -280,6 +280,11 @@ pub struct Fixture {
     writable: bool,
     /// Options given at every mount, also at the remounts of [`Fixture::check`].
     pub options: Vec<String>,
+    /// Arguments given at every mount: what is attached in it.
+    pub args: Vec<std::ffi::OsString>,
+    /// Trees beside the layers that must be as they were, once the mount is gone: sources that take no change.
+    pub kept: Vec<PathBuf>,
+    kept_before: Vec<sum::Tree>,
     /// A limit of open files for the daemon.
     pub nofile: Option<u32>,
     /// The daemon may make no devices, not even whiteouts. Needs root.
@@ -324,6 +329,9 @@ impl Fixture {
             lowers,
             writable,
             options,
+            args: Vec::new(),
+            kept: Vec::new(),
+            kept_before: Vec::new(),
             nofile: None,
             no_devices: false,
             before,
@@ -338,6 +346,15 @@ impl Fixture {
             return Some(self);
         }
         println!("skipped: needs root");
+        None
+    }
+
+    /// Nothing, with a word, if the daemon of this run may make no tmpfs.
+    pub fn need_tmpfs(self) -> Option<Fixture> {
+        if mode() != Mode::Fusermount {
+            return Some(self);
+        }
+        println!("skipped: an ordinary user makes no tmpfs");
         None
     }
 
@@ -384,6 +401,30 @@ impl Fixture {
         join(self.dir().join("work"), path.as_ref())
     }
 
+    /// A path on the host, beside the layers: for sources.
+    pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
+        join(self.dir().join("host"), path.as_ref())
+    }
+
+    /// A source of the host under construction, made if it is not there.
+    pub fn source(&self, name: &str) -> Layer {
+        fs::create_dir_all(self.host(name)).unwrap();
+        Layer::at(self.host(name))
+    }
+
+    /// Attaches a source of the host at every mount, in these words of a mode.
+    pub fn bind(&mut self, name: &str, target: &str, mode: &str) {
+        let colon = if mode.is_empty() { "" } else { ":" };
+        self.args.push("-v".into());
+        self.args.push(format!("{}:{target}{colon}{mode}", self.host(name).display()).into());
+    }
+
+    /// As `bind`, for a source that must be as it was when the mount is gone.
+    pub fn bind_kept(&mut self, name: &str, target: &str, mode: &str) {
+        self.bind(name, target, mode);
+        self.kept.push(self.host(name));
+    }
+
     /// The command that mounts, with more arguments before the mount point.
     pub fn command(&self, more: &[&str]) -> Command {
         let mut args: Vec<std::ffi::OsString> = vec!["mount".into()];
@@ -396,6 +437,7 @@ impl Fixture {
         for o in &self.options {
             args.extend(["-o".into(), o.into()]);
         }
+        args.extend(self.args.iter().cloned());
         args.extend(more.iter().map(Into::into));
         args.push(self.p("").into());
         let mut cmd = match self.nofile {
@@ -416,6 +458,7 @@ impl Fixture {
     /// Notes how the lowers are now; after the next unmount they must be the same.
     pub fn note_lowers(&mut self) {
         self.before = Some((0..self.lowers).map(|i| sum::tree(&self.low(i, ""))).collect());
+        self.kept_before = self.kept.iter().map(|kept| sum::tree(kept)).collect();
     }
 
     /// Mounts and says how that went.
@@ -488,7 +531,12 @@ impl Fixture {
             let d = sum::diff(old, &now);
             if d.is_empty() { d } else { format!(" layer {i}:\n{d}") }
         });
-        all.collect()
+        let layers: String = all.collect();
+        let kept = self.kept.iter().zip(std::mem::take(&mut self.kept_before)).map(|(kept, old)| {
+            let d = sum::diff(&old, &sum::tree(kept));
+            if d.is_empty() { d } else { format!(" source {}:\n{d}", kept.display()) }
+        });
+        layers + &kept.collect::<String>()
     }
 
     #[track_caller]

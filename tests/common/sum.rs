@@ -33,7 +33,8 @@ pub fn tree(root: &Path) -> Tree {
     let mut out = Tree::new();
     let mut todo = vec![PathBuf::new()];
     while let Some(rel) = todo.pop() {
-        let path = root.join(&rel);
+        // A root that is a file takes no slash.
+        let path = if rel.as_os_str().is_empty() { root.to_owned() } else { root.join(&rel) };
         let entry = entry(&path);
         if entry.mode & libc::S_IFMT == libc::S_IFDIR {
             let names = std::fs::read_dir(&path).unwrap();

@@ -167,7 +167,7 @@ fn chunk(form: Form, top: usize) -> Vec<String> {
         let work = upper.with_extension("work");
         std::fs::create_dir(&work).unwrap();
         let upper = form.writable.then(|| (upper.clone(), work));
-        Stack { lowers: lowers.to_vec(), data: Vec::new(), upper }
+        Stack { lowers: lowers.to_vec(), data: Vec::new(), upper, more: Vec::new() }
     };
     let untouched = Untouched::new(lowers);
     let upper = Untouched::new(&roots[..1]);

@@ -115,7 +115,12 @@ fn seen(by: By, make: fn(&Layer, Kind, &str), writable: bool) -> Tree {
     let stack = if writable {
         let work = home.path().join("work");
         fs::create_dir(&work).unwrap();
-        Stack { lowers: layers[1..].to_vec(), data: Vec::new(), upper: Some((layers[0].clone(), work)) }
+        Stack {
+            lowers: layers[1..].to_vec(),
+            data: Vec::new(),
+            upper: Some((layers[0].clone(), work)),
+            more: Vec::new(),
+        }
     } else {
         Stack::read_only(&layers)
     };

@@ -8,6 +8,7 @@
 
 mod combinations;
 mod foreign;
+mod grafts;
 mod interchange;
 mod layer;
 mod marks;

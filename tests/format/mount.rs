@@ -24,6 +24,8 @@ pub struct Stack {
     pub data: Vec<PathBuf>,
     /// Upper and work directory.
     pub upper: Option<(PathBuf, PathBuf)>,
+    /// Further words for stratafs.
+    pub more: Vec<String>,
 }
 
 /// Who makes the mount.
@@ -44,7 +46,7 @@ pub struct Mount {
 impl Stack {
     /// A read-only stack.
     pub fn read_only(lowers: &[PathBuf]) -> Stack {
-        Stack { lowers: lowers.to_vec(), data: Vec::new(), upper: None }
+        Stack { lowers: lowers.to_vec(), data: Vec::new(), upper: None, more: Vec::new() }
     }
 
     /// A stack whose upper and work directories are made in `home`.
@@ -52,7 +54,7 @@ impl Stack {
         let (upper, work) = (home.join("upper"), home.join("work"));
         fs::create_dir_all(&upper).unwrap();
         fs::create_dir_all(&work).unwrap();
-        Stack { lowers: lowers.to_vec(), data: Vec::new(), upper: Some((upper, work)) }
+        Stack { lowers: lowers.to_vec(), data: Vec::new(), upper: Some((upper, work)), more: Vec::new() }
     }
 
     /// The upper directory of a writable stack.
@@ -113,7 +115,7 @@ impl Stack {
             if let Some((upper, work)) = &self.upper {
                 command.arg("-u").arg(upper).arg("-w").arg(work);
             }
-            command.arg("-o").arg(options).arg(point);
+            command.args(&self.more).arg("-o").arg(options).arg(point);
         } else {
             command.arg(point).arg("-o").arg(format!("{},{options}", self.options()));
         }

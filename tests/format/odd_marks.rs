@@ -174,7 +174,7 @@ fn compare(writable: bool, options: (&str, &str)) {
         let work = upper.root.with_extension("work");
         std::fs::create_dir(&work).unwrap();
         let upper = writable.then(|| (upper.root.clone(), work));
-        Stack { lowers: lowers.clone(), data: Vec::new(), upper }
+        Stack { lowers: lowers.clone(), data: Vec::new(), upper, more: Vec::new() }
     };
     let untouched = Untouched::new(&lowers);
     let mount = stack(&layers[0]).mount(By::Strata, options.1, &home.path().join("strata"));

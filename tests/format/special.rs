@@ -60,13 +60,15 @@ fn data_only_layers_are_reached_by_absolute_redirects_only() {
         top.metacopy("lost", "/nowhere");
         top.metacopy("dir/to_dir", "/only_in_data");
         let roots: Vec<PathBuf> = layers.iter().map(|layer| layer.root.clone()).collect();
-        let stack = Stack { lowers: roots[..2].to_vec(), data: roots[2..].to_vec(), upper: None };
+        let stack =
+            Stack { lowers: roots[..2].to_vec(), data: roots[2..].to_vec(), upper: None, more: Vec::new() };
         let options = match space {
             TRUSTED => ("redirect_dir=on,metacopy=on", "redirect_dir=on,metacopy=on"),
             _ => ("userxattr", "userxattr"),
         };
         compare("data-only layers", &stack, options, home.path());
-        let one = Stack { lowers: roots[..1].to_vec(), data: roots[2..3].to_vec(), upper: None };
+        let one =
+            Stack { lowers: roots[..1].to_vec(), data: roots[2..3].to_vec(), upper: None, more: Vec::new() };
         compare("one layer over one of data", &one, options, home.path());
     }
 }
@@ -88,7 +90,8 @@ fn data_in_a_directory_that_ordinary_layers_have_is_found() {
     layers[2].file("dir/blob");
     layers[0].metacopy("dir/to_deep", "/dir/blob");
     let roots: Vec<PathBuf> = layers.iter().map(|layer| layer.root.clone()).collect();
-    let stack = Stack { lowers: roots[..2].to_vec(), data: roots[2..].to_vec(), upper: None };
+    let stack =
+        Stack { lowers: roots[..2].to_vec(), data: roots[2..].to_vec(), upper: None, more: Vec::new() };
     let mount = stack.mount(By::Strata, "redirect_dir=on,metacopy=on", &home.path().join("mount"));
     let shown = std::fs::read_to_string(mount.path().join("dir/to_deep")).unwrap();
     mount.end();
