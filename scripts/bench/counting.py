@@ -8,6 +8,7 @@ kernel queues it in another way, and nobody waits for it.
 import collections
 import re
 import subprocess
+import time
 from pathlib import Path
 
 REQUEST = re.compile(r"fuse_request_send: .*\(FUSE_([A-Z0-9_]+)\)")
@@ -35,9 +36,13 @@ class Counter:
         event = self.requests / "events/fuse/fuse_request_send"
         (event / "filter").write_text(f"connection == {connection}")
         (event / "enable").write_text("1")
-        tids = " ".join(task.name for task in Path(f"/proc/{pid}/task").iterdir())
-        (self.calls / "set_event_pid").write_text(tids)
         (self.calls / "options/event-fork").write_text("1")
+        # A daemon that answers may still be starting its threads; those it starts from here on are followed.
+        seen = None
+        while seen != (tids := sorted(task.name for task in Path(f"/proc/{pid}/task").iterdir())):
+            (self.calls / "set_event_pid").write_text(" ".join(tids))
+            seen = tids
+            time.sleep(0.05)
         (self.calls / "events/syscalls/enable").write_text("1")
 
     def begin(self):

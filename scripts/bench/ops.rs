@@ -45,7 +45,8 @@ fn run(words: &[&str]) -> io::Result<()> {
         "readlink" => over(dir, rest[0], 1, 1, |path| fs::read_link(path).map(drop)),
         "unlink" => over(dir, rest[0], 1, 1, |path| fs::remove_file(path)),
         // LIST of names to make
-        "create" => over(dir, rest[0], 1, 1, |path| File::create_new(path).map(drop)),
+        "create" => over(dir, rest[0], 1, 1, |path| OpenOptions::new().write(true).create_new(true).open(path).map(drop)),
+        "create-rw" => over(dir, rest[0], 1, 1, |path| File::create_new(path).map(drop)),
         "mkdir" => over(dir, rest[0], 1, 1, |path| fs::create_dir(path)),
         "symlink" => over(dir, rest[0], 1, 1, |path| symlink("to/somewhere", path)),
         // LIST SUFFIX
