@@ -37,6 +37,7 @@ mod privs;
 mod readdir;
 mod remove;
 mod rename;
+mod shadow;
 mod stress;
 mod sync;
 mod writeback;
