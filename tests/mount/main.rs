@@ -41,6 +41,7 @@ mod privs;
 mod readdir;
 mod remove;
 mod rename;
+mod shadow;
 mod story;
 mod stress;
 mod sync;
