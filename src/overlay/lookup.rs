@@ -73,12 +73,20 @@ impl Overlay {
 
     /// As `lookup`, for a directory that is known.
     pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
-        if let Some(Point::Graft(root)) = parent.point(name) {
-            // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
-            return self.graft_entry(parent, &root).map(Some);
+        loop {
+            if let Some(Point::Graft(root)) = parent.point(name) {
+                // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
+                match self.graft_entry(parent, &root) {
+                    // Taken away in the moment between: what is there now is the answer.
+                    Err(Error::Stale) if !parent.leads_to(name, &root) => continue,
+                    found => return found.map(Some),
+                }
+            }
+            let _names = parent.names.read();
+            if !matches!(parent.point(name), Some(Point::Graft(_))) {
+                return self.lookup_locked(parent, name);
+            }
         }
-        let _names = parent.names.read();
-        self.lookup_locked(parent, name)
     }
 
     /// As `lookup`. Locks: the parent's names are held, for reading at least.

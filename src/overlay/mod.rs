@@ -6,6 +6,7 @@
 
 mod attr;
 mod beside;
+mod busy;
 mod create;
 mod direct;
 mod file;
@@ -17,13 +18,16 @@ mod lead;
 mod link;
 mod lookup;
 mod names;
+mod point;
 mod populate;
 mod readdir;
 mod redirect;
 mod remove;
 mod rename;
+mod shadow;
 mod source;
 mod statfs;
+mod table;
 mod way;
 mod xattr;
 
@@ -39,10 +43,11 @@ use smallvec::SmallVec;
 pub use attr::{Attr, Lifetime, SetAttr};
 pub use create::NewNode;
 pub use file::{IoMode, Opened};
-pub use graft::Grafts;
 pub use lookup::Entry;
 pub use readdir::{DirEntry, DirEntryPlus};
 pub use rename::RenameMode;
+pub use shadow::{Hidden, Stale};
+pub use table::Grafts;
 
 use crate::config::{Config, RedirectDir};
 use crate::copy_up::CopyUp;
