@@ -243,6 +243,14 @@ impl Overlay {
         if inode.is_dir() { Ok(inode) } else { Err(Error::NotDir) }
     }
 
+    /// As `forget`, for what the kernel takes back.
+    pub fn forgotten(&self, ino: Ino, count: u64) {
+        let told_of = count - self.store.expected_of(ino, count);
+        if told_of > 0 {
+            self.forget(ino, told_of);
+        }
+    }
+
     /// Takes back `count` lookups of `ino`.
     pub fn forget(&self, ino: Ino, count: u64) {
         if let Some(gone) = self.store.forget(ino, count) {
