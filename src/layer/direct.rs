@@ -45,6 +45,9 @@ impl Stack {
     ) -> Result<Stack> {
         let facts = stat(At::fd(root.as_fd())).call("statx")?;
         let may_hang = inside.may_hang || stat::may_hang(root.as_fd()).call("fstatfs")?;
+        // Such a program may keep what was written by one descriptor, and a sync by another would not reach it: the kernel's own
+        // descriptor of a backing file is one that nobody can sync.
+        let passes = !inside.may_hang && !stat::is_fuse(root.as_fd()).call("fstatfs")?;
         let has_mounts = inside.some || stat::has_subvolumes(root.as_fd()).call("fstatfs")?;
         let readable = open::path(At::fd(root.as_fd())).call("fcntl")?;
         let part = shared.numbers.take();
@@ -65,7 +68,7 @@ impl Stack {
             upper: None,
             direct: Some(Direct { read_only, has_mounts }),
             may_hang,
-            passes: AtomicBool::new(true),
+            passes: AtomicBool::new(passes),
             waiting: AtomicUsize::new(0),
             keep: None,
             // Nobody asks: there are no marks.
