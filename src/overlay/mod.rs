@@ -24,8 +24,10 @@ mod readdir;
 mod redirect;
 mod remove;
 mod rename;
+mod shadow;
 mod source;
 mod statfs;
+mod table;
 mod way;
 mod xattr;
 
@@ -41,10 +43,11 @@ use smallvec::SmallVec;
 pub use attr::{Attr, Lifetime, SetAttr};
 pub use create::NewNode;
 pub use file::{IoMode, Opened};
-pub use graft::Grafts;
 pub use lookup::Entry;
 pub use readdir::{DirEntry, DirEntryPlus};
 pub use rename::RenameMode;
+pub use shadow::{Hidden, Stale};
+pub use table::Grafts;
 
 use crate::config::{Config, RedirectDir};
 use crate::copy_up::CopyUp;

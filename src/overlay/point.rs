@@ -8,7 +8,8 @@ use std::time::Duration;
 use parking_lot::RwLockWriteGuard;
 
 use super::Overlay;
-use super::graft::{Attached, set_point};
+use super::graft::set_point;
+use super::table::Attached;
 use super::way::{Place, refused};
 use crate::error::Result;
 use crate::graft::Spec;
