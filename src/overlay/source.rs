@@ -38,7 +38,13 @@ impl Overlay {
             }
             Source::Tmpfs { size, mode } => {
                 let terms = Terms { cache: Cache::Always, ..terms(&spec) };
-                let root = tmpfs(*size, *mode)?;
+                let mode = match (mode, covered.filter(|covered| covered.is_dir())) {
+                    (Some(mode), _) => *mode,
+                    // Whom the directory below keeps out is kept out of what hides it. Source: runc `libcontainer/rootfs_linux.go`.
+                    (None, Some(covered)) => self.attr_of(covered)?.stat.mode & 0o7777,
+                    (None, None) => 0o1777,
+                };
+                let root = tmpfs(*size, mode)?;
                 let (name, inside) = (Path::new("tmpfs"), mount::Inside::default());
                 let stack = Stack::direct(root, name, inside, spec.read_only, terms, &self.grafts.shared)?;
                 self.show_root(stack)?
@@ -224,8 +230,8 @@ fn existing(path: &Path, create: Option<Create>) -> Result<PathBuf> {
     }
 }
 
-fn tmpfs(size: Option<u64>, mode: Option<u32>) -> Result<OwnedFd> {
-    let mut options = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
+fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
+    let mut options = vec![("mode", format!("{mode:o}"))];
     options.extend(size.map(|size| ("size", size.to_string())));
     mount::tmpfs(&options).map_err(|errno| {
         Error::Setup(format!(
