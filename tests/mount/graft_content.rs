@@ -188,8 +188,8 @@ fn a_huge_directory() {
     let all = dents(f.p("data/d"));
     let once: std::collections::HashSet<_> = all.iter().map(|e| &e.name).collect();
     assert_eq!((all.len(), once.len()), (20_000, 20_000));
-    let ls = run(Command::new("ls").arg("-lU").arg(f.p("data/d"))).ok();
-    assert_eq!(ls.out.lines().count(), 20_001);
+    let ls = run(Command::new("ls").arg("-U").arg(f.p("data/d"))).ok();
+    assert_eq!(ls.out.lines().count(), 20_000);
     let mut list = Dir::open(f.p("data/d")).unwrap();
     let first: Vec<_> = (0..9000).map(|_| list.next().unwrap()).collect();
     let (at, next) = (list.tell(), list.next().unwrap());

@@ -54,6 +54,8 @@ fn nothing_is_lost_and_nothing_in_between_is_seen_while_grafts_change() {
         fs::write(f.dir().join(source).join("both/f"), "").unwrap();
     }
     f.mount();
+    // Before anybody tries to move the directory.
+    f.graft(&["add", "@", "-v", "./one:/plain/in"]).ok();
     let expected = |id: &str| -> Vec<String> {
         let mut names = vec!["both".to_owned(), "id".to_owned(), id.to_owned()];
         names.sort();
@@ -166,7 +168,6 @@ fn nothing_is_lost_and_nothing_in_between_is_seen_while_grafts_change() {
                 });
             }
         });
-        f.graft(&["add", "@", "-v", "./one:/plain/in"]).ok();
         let mut i = 0;
         while running() {
             let (source, other) = (SOURCES[i % 3], SOURCES[(i + 1) % 3]);
