@@ -85,6 +85,18 @@ impl Stack {
     }
 }
 
+impl Stack {
+    /// Whether its filesystem may keep what was written to itself until a file is closed, and tells only then what was lost.
+    pub fn flushes(&self) -> bool {
+        self.is_direct() && self.may_hang
+    }
+
+    /// Whether a tree without marks may have mounts inside, whose names are listed by other numbers than theirs.
+    pub fn has_mounts(&self) -> bool {
+        self.direct.is_some_and(|direct| direct.has_mounts)
+    }
+}
+
 /// What is under `name` in `dir` now.
 pub(super) fn resolve(dir: &Arc<RealDir>, name: &OsStr) -> Result<Found> {
     let fd = dir.fd().call("openat2")?;

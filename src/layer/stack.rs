@@ -244,16 +244,6 @@ impl Stack {
         self.direct.is_some()
     }
 
-    /// Whether its filesystem may keep what was written to itself until a file is closed, and tells only then what was lost.
-    pub fn flushes(&self) -> bool {
-        self.is_direct() && self.may_hang
-    }
-
-    /// Whether a tree without marks may have mounts inside, whose names are listed by other numbers than theirs.
-    pub fn has_mounts(&self) -> bool {
-        self.direct.is_some_and(|direct| direct.has_mounts)
-    }
-
     /// Whether hard links of objects of this kind survive copy-up: their count is kept in a mark.
     pub fn indexes(&self, kind: FileKind) -> bool {
         self.index && self.namespace.marks(kind)
