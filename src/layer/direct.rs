@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
 use super::probe::Place;
 use super::real_dir::{Fact, RealDir};
@@ -70,7 +71,7 @@ impl Stack {
             may_hang,
             passes: AtomicBool::new(passes),
             waiting: AtomicUsize::new(0),
-            keep: None,
+            keep: Mutex::default(),
             // Nobody asks: there are no marks.
             namespace: Namespace::User,
             policy: Policy { redirect: false, metacopy: false, data_only: false },
