@@ -137,6 +137,12 @@ impl<T, const LEVEL: u8> LevelRwLock<T, LEVEL> {
         Held { guard: self.0.write(), _entered: entered }
     }
 
+    /// Waits so long to write; nothing if it takes longer.
+    pub fn try_write_for(&self, time: std::time::Duration) -> Option<Held<RwLockWriteGuard<'_, T>>> {
+        let entered = Entered::new(LEVEL, false);
+        Some(Held { guard: self.0.try_write_for(time)?, _entered: entered })
+    }
+
     /// Waits to read while another one of the same level is held; the caller keeps to that level's own order.
     pub fn read_second(&self) -> Held<RwLockReadGuard<'_, T>> {
         let entered = Entered::new(LEVEL, true);

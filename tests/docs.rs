@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The papers with commands, and where the program is.
-const PAPERS: [&str; 6] = [
+const PAPERS: [&str; 7] = [
     "README.md",
     "docs/architecture.md",
     "docs/on-disk-format.md",
     "docs/semantics.md",
     "docs/tutorial.md",
     "docs/volumes.md",
+    "docs/volumes-tutorial.md",
 ];
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stratafs");
 /// The paper whose first commands make a machine ready: these are run by `.ci/run`, not here.
@@ -230,6 +231,16 @@ fn the_first_commands_are_those_that_the_checks_run() {
         let command = command.split(" #").next().unwrap_or(command).trim_end();
         let is_step = |step: &&str| step.splitn(3, ' ').nth(2) == Some(command);
         assert!(steps.iter().any(is_step), "`{command}` is no step of .ci/run");
+    }
+}
+
+/// The compose files of the tutorial are those that the tests mount.
+#[test]
+fn the_tutorial_has_the_compose_files_of_the_tests() {
+    let tutorial = paper("docs/volumes-tutorial.md");
+    for name in ["wide.yml", "right.yml", "nfs.yml"] {
+        let file = paper(&format!("tests/data/compose/{name}"));
+        assert!(tutorial.contains(&format!("<<'END'\n{file}END\n")), "{name}");
     }
 }
 

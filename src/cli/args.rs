@@ -41,6 +41,9 @@ pub enum Command {
         #[command(subcommand)]
         command: GraftCommand,
     },
+    /// Show what grafts hide of the layers, or what is newer there than in a volume
+    #[command(after_help = help::SHADOW)]
+    Shadow(ShadowArgs),
     /// Make, list, remove, save and fill volumes, as `docker volume` does
     Volume(VolumeArgs),
     /// Show on a temporary directory what an overlay does
@@ -168,6 +171,19 @@ pub enum GraftCommand {
         /// Where the merged tree appears
         mount: PathBuf,
     },
+}
+
+/// `stratafs shadow`
+#[derive(Debug, Args)]
+pub struct ShadowArgs {
+    /// Only files and symlinks that a volume or bind has, too, with other content
+    #[arg(long)]
+    pub stale: bool,
+    /// For programs, as a JSON array
+    #[arg(long)]
+    pub json: bool,
+    /// Where the merged tree appears
+    pub mount: PathBuf,
 }
 
 /// What is to be attached.

@@ -76,6 +76,15 @@ Examples:
   stratafs graft rm --lazy /mnt/app /var/cache
       who uses it keeps it, everybody else sees it gone";
 
+/// Under `stratafs shadow --help`.
+pub const SHADOW: &str = "\
+A volume is filled from the layers once. When the layers are newer later, it still has the
+old files, and they hide the new ones:
+  stratafs shadow --stale /mnt/app
+      /model_test/main.py  volume 2026-11-20 10:00:00  layers 2026-11-22 09:00:00  (layers newer)
+  stratafs shadow /mnt/app
+      everything that does not show because something is attached over it";
+
 /// What is said about grafts: Docker's words, and ours.
 const GRAFTS: &str = "\
 Modes of -v, a comma list of Docker's words and of ours:

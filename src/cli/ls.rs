@@ -121,6 +121,7 @@ fn block(row: &Row) -> String {
         details.lowers.iter().for_each(|path| put("lower", &shown(path)));
         details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
         details.grafts.iter().for_each(|spec| put("graft", &graft(spec)));
+        details.socket.iter().for_each(|path| put("socket", &shown(path)));
         details.notes.iter().for_each(|note| put("note", note));
     }
     out

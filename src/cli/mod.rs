@@ -15,6 +15,7 @@ pub mod ls;
 pub mod mount;
 pub mod mounts;
 pub mod record;
+pub mod shadow;
 pub mod umount;
 pub mod volume;
 
@@ -63,6 +64,7 @@ fn run(command: Command) -> Outcome {
         Command::Umount(args) => umount::umount(args),
         Command::Ls(args) => ls::ls(args),
         Command::Graft { command } => live::graft(command),
+        Command::Shadow(args) => shadow::shadow(&args),
         Command::Volume(args) => volume::volume(args),
         Command::Demo(args) => demo::demo(args),
         Command::Completions { shell } => {

@@ -188,9 +188,12 @@ fn unknown(field: &Field) -> Error {
         .map(|entry| (strsim::jaro_winkler(entry.name, &field.name), entry.name))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    let remedy = match nearest {
-        Some((_, name)) => format!("did you mean `{name}`?"),
-        None => "remove it".to_owned(),
+    let remedy = match (field.name.as_str(), nearest) {
+        ("volume" | "volumes" | "mount" | "bind" | "tmpfs", _) => {
+            "what is attached is no option of a list: `stratafs mount` has -v, --mount and --tmpfs".to_owned()
+        }
+        (_, Some((_, name))) => format!("did you mean `{name}`?"),
+        (_, None) => "remove it".to_owned(),
     };
     Error::Setup(format!(
         "option `{}` is unknown: {remedy} (`stratafs mount --help` lists them)",

@@ -113,6 +113,7 @@ fn a_refusal_names_option_value_and_remedy() {
         ("ro,lowredir=/a", &["`lowredir=/a`", "did you mean `lowerdir`?"][..]),
         ("uperdir=/u", &["`uperdir=/u`", "did you mean `upperdir`?"]),
         ("metadata_copy=on", &["`metadata_copy=on`", "unknown", "--help"]),
+        ("volume=data:/data", &["`volume=data:/data`", "stratafs mount", "-v"]),
         ("zzzz", &["`zzzz`", "remove it"]),
         ("lowerdir", &["`lowerdir`", "write `lowerdir=A:B::D`"]),
         ("lowerdir=/a:", &["`lowerdir=/a:`", "a colon at the end"]),

@@ -42,6 +42,12 @@ pub enum Request {
     },
     /// Say what is attached.
     GraftLs {},
+    /// Say what grafts hide.
+    Shadow {
+        /// Only what volumes and binds have otherwise than the layers.
+        #[serde(default)]
+        stale: bool,
+    },
 }
 
 /// A line of an answer.
@@ -60,6 +66,36 @@ pub enum Answer {
         /// As they can be attached again: an anonymous volume has its name.
         grafts: Vec<Spec>,
     },
+    /// Something that a graft hides; more lines follow.
+    Hidden(Hidden),
+}
+
+/// Something that the layers have and a graft hides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// In the merged tree.
+    #[serde(with = "json::path")]
+    pub path: PathBuf,
+    /// What it is: `file`, `directory`, `symlink`, ...
+    pub kind: String,
+    /// Where the graft is attached.
+    #[serde(with = "json::path")]
+    pub target: PathBuf,
+    /// What the graft is: `bind`, `volume`, `tmpfs`.
+    pub by: String,
+    /// The name of a volume.
+    pub volume: Option<String>,
+    /// When the two that differ were written last, in seconds since 1970 and nanoseconds.
+    pub stale: Option<Stale>,
+}
+
+/// Times of two that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Stale {
+    /// That of the graft.
+    pub graft: (i64, u32),
+    /// That of the layers.
+    pub layers: (i64, u32),
 }
 
 impl Answer {
@@ -70,7 +106,7 @@ impl Answer {
 
     /// Whether no line of the same answer follows.
     fn is_last(&self) -> bool {
-        true
+        !matches!(self, Answer::Hidden(_))
     }
 
     /// As a line.
@@ -99,6 +135,7 @@ mod tests {
             Request::GraftRm { target: "/b".into(), lazy: true },
             Request::GraftReplace { spec: spec.clone(), lazy: false },
             Request::GraftLs {},
+            Request::Shadow { stale: true },
         ] {
             let text = serde_json::to_string(&request).expect("text");
             assert_eq!(serde_json::from_str::<Request>(&text).expect(&text), request);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::config::{FsyncMode, XattrPermissions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inode::{Ino, Inode};
 
 /// What the upper layer must have before the change.
@@ -129,6 +129,9 @@ impl CopyUp {
         for dir in missing.iter().rev() {
             let _gate = dir.gate.lock();
             if dir.is_synthetic() {
+                if dir.state.read().gone {
+                    return Err(Error::NotFound);
+                }
                 self.make_synthetic(dir)?;
             } else if dir.upper_dir().is_none() {
                 self.copy_dir(dir)?;

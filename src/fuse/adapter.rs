@@ -20,7 +20,6 @@ use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
 use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{NewNode, RenameMode, SetAttr};
-use crate::sys::attr::GET_EXTENDED;
 use crate::sys::copy::Seek;
 use crate::sys::xattr::SetMode;
 
@@ -43,7 +42,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.overlay.forget(Ino(ino.0), nlookup);
+        self.overlay.forgotten(Ino(ino.0), nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -419,9 +418,7 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let (get, set) = (libc::FS_IOC_GETFLAGS as u32, libc::FS_IOC_SETFLAGS as u32);
-        let (get32, set32) = (libc::FS_IOC32_GETFLAGS as u32, libc::FS_IOC32_SETFLAGS as u32);
-        if cmd == set || cmd == set32 {
+        if cmd == libc::FS_IOC_SETFLAGS as u32 || cmd == libc::FS_IOC32_SETFLAGS as u32 {
             let Some(flags) = in_data.first_chunk::<4>().copied() else { return reply.error(Errno::EINVAL) };
             return self.maybe_long(ino, move |served| {
                 let done = served.overlay.set_flags(Ino(ino.0), u32::from_ne_bytes(flags));
@@ -429,14 +426,8 @@ impl Filesystem for Adapter {
             });
         }
         self.on(ino, move |served| {
-            let done = match cmd {
-                _ if cmd == get || cmd == get32 => {
-                    served.overlay.flags(Ino(ino.0)).map(|flags| flags.to_ne_bytes().to_vec())
-                }
-                GET_EXTENDED => served.overlay.extended_flags(Ino(ino.0)),
-                _ => Err(Error::NoIoctl),
-            };
-            answer!("ioctl", ino.0, reply, done, flags => reply.ioctl(0, &flags))
+            let read = served.flags_of(ino, cmd);
+            answer!("ioctl", ino.0, reply, read, flags => reply.ioctl(0, &flags))
         });
     }
 

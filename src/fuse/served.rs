@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::inode::{Fh, Ino};
 use crate::layer::Stack;
 use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, Opened, Overlay};
+use crate::sys::attr::GET_EXTENDED;
 use crate::sys::cred;
 
 /// Node numbers are never used for another object while the kernel knows them, so one generation is enough.
@@ -144,6 +145,13 @@ enum Counted {
 }
 
 impl Counted {
+    fn thread(&self) -> &'static str {
+        match self {
+            Counted::LongWork => "copy-up",
+            Counted::Waiting(_) => "waiting",
+        }
+    }
+
     fn of<'a>(&'a self, served: &'a Served) -> &'a AtomicUsize {
         match self {
             Counted::LongWork => &served.long_work,
@@ -167,7 +175,8 @@ impl Apart {
     }
 
     fn spawn(self, work: impl FnOnce(&Served) + Send + 'static) {
-        let spawned = std::thread::Builder::new().name("apart".to_owned()).spawn(move || {
+        let name = self.counted.thread().to_owned();
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
             // The umask would be that of the worker which made this thread, whatever it is at the moment. Without one of
             // its own the thread makes its temporaries with fewer rights, and gives them the right ones after.
             let _ = cred::set_thread_umask(0);
@@ -322,10 +331,13 @@ impl Served {
             let entry = plus.entry;
             let attributes = match &plus.attr {
                 Some(attr) => entry_attributes(attr),
-                // The kernel makes no inode of the dot names; of a broken name it must ask again.
-                None => {
-                    fuser::FileAttr { ino: INodeNo(plus.node.0), kind: file_type(entry.kind), ..absent() }
-                }
+                // The kernel makes no inode of the dot names, nor where a size cannot be.
+                None => fuser::FileAttr {
+                    ino: INodeNo(entry.st_ino),
+                    kind: file_type(entry.kind),
+                    size: u64::MAX,
+                    ..absent()
+                },
             };
             let ttl = match &plus.attr {
                 Some(attr) => self.entry_attr_lifetime(attr),
@@ -334,6 +346,16 @@ impl Served {
             reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
         });
         answer!("readdirplus", ino.0, reply, listed, () => reply.ok())
+    }
+
+    /// The inode flags of `ino` as the ioctl `cmd` asks for them. Errors: `NoIoctl` for any other.
+    pub fn flags_of(&self, ino: INodeNo, cmd: u32) -> Result<Vec<u8>> {
+        let (get, get32) = (libc::FS_IOC_GETFLAGS as u32, libc::FS_IOC32_GETFLAGS as u32);
+        match cmd {
+            GET_EXTENDED => self.overlay.extended_flags(Ino(ino.0)),
+            _ if cmd == get || cmd == get32 => Ok(self.overlay.flags(Ino(ino.0))?.to_ne_bytes().to_vec()),
+            _ => Err(Error::NoIoctl),
+        }
     }
 
     /// Opens `ino` and answers.

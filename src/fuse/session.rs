@@ -57,10 +57,12 @@ impl Mount {
         let notifier = session.notifier();
         overlay.on_name_change(move |parent, name| {
             let parent = INodeNo(parent.0);
-            let told = notifier.inval_entry(parent, name).and_then(|()| notifier.inval_inode(parent, 0, 0));
-            // The kernel may know neither; then there is nothing to say.
-            if let Err(error) = told {
-                tracing::debug!("the kernel was not told of {name:?} in {}: {error}", parent.0);
+            // It may know the one without the other: a listing that it keeps makes no names known.
+            for told in [notifier.inval_entry(parent, name), notifier.inval_inode(parent, 0, 0)] {
+                // Or neither; then there is nothing to say.
+                if let Err(error) = told {
+                    tracing::debug!("the kernel was not told of {name:?} in {}: {error}", parent.0);
+                }
             }
         });
         overlay.set_up();

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::Ino;
 use super::listing::Listing;
-use super::points::{Point, Points};
+use super::points::{Point, Points, Root};
 use crate::error::{Context, Error, Result};
 use crate::layer::{LowerNames, Parts, RealDir, Stack};
 use crate::merge::LayerId;
@@ -333,6 +333,11 @@ impl Inode {
     /// What `name` in this directory has to do with grafts.
     pub fn point(&self, name: &OsStr) -> Option<Point> {
         self.state.read().points.as_ref()?.get(name).cloned()
+    }
+
+    /// Whether `name` in this directory leads to the graft `root`.
+    pub fn leads_to(&self, name: &OsStr, root: &Root) -> bool {
+        matches!(self.point(name), Some(Point::Graft(now)) if Arc::ptr_eq(now.inode(), root.inode()))
     }
 
     /// Whether it is a directory that no layer has, on the way to a graft.

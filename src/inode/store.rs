@@ -20,6 +20,8 @@ pub struct Store {
     shards: Box<[Shard]>,
     next_counted: AtomicU64,
     known: AtomicUsize,
+    /// How many more lookups of a number the kernel will take back than it was told of.
+    expected: LevelMutex<HashMap<Ino, u64>, { level::STORE }>,
     /// The most that were known since `has_shrunk` last said so.
     most: AtomicUsize,
 }
@@ -35,7 +37,8 @@ impl Default for Store {
     fn default() -> Store {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
         let (known, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED), known, most }
+        let expected = LevelMutex::default();
+        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED), known, expected, most }
     }
 }
 
@@ -82,6 +85,31 @@ impl Store {
     /// before what is in it; looked up again it must be the same inode, or the names in it would be another's.
     pub fn hold(&self, dir: &Inode) {
         dir.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the kernel will take back a lookup of `ino` that it was not told of.
+    pub fn expect_forget(&self, ino: Ino) {
+        *self.expected.lock().entry(ino).or_default() += 1;
+    }
+
+    /// Takes back what `expect_forget` has noted: the kernel does not come to know of it.
+    pub fn forgets_no_more(&self, ino: Ino) {
+        self.expected_of(ino, 1);
+    }
+
+    /// How many of `count` lookups that the kernel takes back it was not told of. One is as good as another.
+    pub fn expected_of(&self, ino: Ino, count: u64) -> u64 {
+        let mut expected = self.expected.lock();
+        if expected.is_empty() {
+            return 0;
+        }
+        let Some(more) = expected.get_mut(&ino) else { return 0 };
+        let these = count.min(*more);
+        *more -= these;
+        if *more == 0 {
+            expected.remove(&ino);
+        }
+        these
     }
 
     /// Takes back `count` lookups. Returns the inode if it was the last: nobody finds it any more, and the directories

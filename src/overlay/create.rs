@@ -69,6 +69,7 @@ impl Overlay {
         let parent = self.dir(parent)?;
         self.check_new_name(&parent, name)?;
         let _names = parent.names.write();
+        check_no_point(&parent, name)?;
         self.make_locked(caller, &parent, name, node, None)?;
         self.made_locked(&parent, name)
     }
@@ -83,18 +84,29 @@ impl Overlay {
         flags: OFlag,
     ) -> Result<(Entry<'_>, Opened)> {
         let parent = self.dir(parent)?;
-        self.check_new_name(&parent, name)?;
+        // Somebody was quicker; without O_EXCL that is as good.
+        let open_it = || {
+            let entry = self.lookup_in(&parent, name)?.ok_or(Error::NotFound)?;
+            if entry.inode.is_dir() {
+                return Err(Error::IsDir);
+            }
+            let opened = self.open(caller, entry.inode.ino, flags - OFlag::O_CREAT)?;
+            Ok((entry, opened))
+        };
+        match self.check_new_name(&parent, name) {
+            Err(Error::Exists) if !flags.contains(OFlag::O_EXCL) => return open_it(),
+            checked => checked?,
+        }
         let names = parent.names.write();
         let node = NewNode::Node { mode: libc::S_IFREG | (mode & 0o7777), device: (0, 0) };
         let mut opened = None;
-        match self.make_locked(caller, &parent, name, node, Some(&mut opened)) {
+        let made = check_no_point(&parent, name)
+            .and_then(|()| self.make_locked(caller, &parent, name, node, Some(&mut opened)));
+        match made {
             Ok(()) => {}
-            // Somebody was quicker; without O_EXCL that is as good.
             Err(Error::Exists) if !flags.contains(OFlag::O_EXCL) => {
-                let entry = self.lookup_locked(&parent, name)?.ok_or(Error::NotFound)?;
                 drop(names);
-                let opened = self.open(caller, entry.inode.ino, flags - OFlag::O_CREAT)?;
-                return Ok((entry, opened));
+                return open_it();
             }
             Err(error) => return Err(error),
         }
@@ -258,6 +270,11 @@ impl Overlay {
         }
         self.made_locked(parent, name).map(drop)
     }
+}
+
+/// Errors: `Exists` where something is attached, or below. Locks: the parent's names, for it to stay true.
+pub(super) fn check_no_point(parent: &Inode, name: &OsStr) -> Result<()> {
+    if parent.point(name).is_some() { Err(Error::Exists) } else { Ok(()) }
 }
 
 /// Makes in the workdir what is to appear in the upper directory `dir`.

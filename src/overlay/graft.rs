@@ -4,70 +4,61 @@
 //! A name that leads to a graft is a *point* of its directory (`inode::points`): lookup and listing ask there first,
 //! removal and renaming refuse there. The directories above a graft are held, so that they stay the same inodes.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-use super::Overlay;
 use super::attr::{Attr, Lifetime};
 use super::lookup::Entry;
+use super::point::Gone;
+use super::table::Attached;
 use super::way::{Place, refused};
-use crate::config::Config;
+use super::{Overlay, in_volume};
 use crate::copy_up::synthetic;
 use crate::error::{Error, Result};
-use crate::graft::Spec;
+use crate::graft::{Create, Source, Spec};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Point, Points, Root};
-use crate::layer::{Shared, Stack};
+use crate::layer::Stack;
 use crate::merge::listing::FileKind;
+use crate::sys::mount;
 use crate::sys::stat::Stat;
-use crate::sys::{mount, process};
 
-/// What is attached in a mount.
-#[derive(Debug)]
-pub struct Grafts {
-    /// What the stacks of the mount have in common.
-    pub(super) shared: Shared,
-    /// The mount's own choices, which copy-on-write grafts inherit.
-    pub(super) config: Config,
-    /// The mount is up: what was made for it stays when it ends.
-    pub(super) up: Arc<AtomicBool>,
-    /// Held while a way to a graft is led through another directory. Nothing is asked of a source under it.
-    pub(super) leading: Mutex<()>,
-    /// In the order in which they were attached. Held across attaching and detaching: one at a time.
-    table: Mutex<Vec<Attached>>,
-}
+/// How often a place is looked for that others move about.
+const TRIES: usize = 100;
+/// How long the kernel may take to forget a tree that is used no more.
+const LINGER: Duration = Duration::from_secs(1);
 
-/// One attached tree.
-#[derive(Debug)]
-struct Attached {
+/// A source that was opened, and is not attached yet: dropped, it is let go.
+struct Opened<'a> {
+    overlay: &'a Overlay,
     spec: Spec,
-    /// The directory it was attached in, and the name there.
-    parent: Arc<Inode>,
-    name: Box<OsStr>,
-    root: Root,
+    root: Option<Root>,
 }
 
-impl Attached {
-    /// The directory it is attached in now: others may have put another one on the way.
-    fn above(&self) -> Arc<Inode> {
-        self.root.inode().state.read().above.clone().unwrap_or_else(|| self.parent.clone())
+impl Opened<'_> {
+    fn root(&self) -> &Root {
+        match &self.root {
+            Some(root) => root,
+            None => unreachable!("only `placed` and `drop` take the root out, and both end the value"),
+        }
+    }
+
+    /// It is attached now.
+    fn placed(mut self) -> (Spec, Root) {
+        let root = self.root().clone();
+        self.root = None;
+        in_volume::keep(&root.inode().stack);
+        (self.spec.clone(), root)
     }
 }
 
-impl Grafts {
-    /// Nothing attached yet.
-    pub fn new(shared: Shared, config: &Config) -> Grafts {
-        Grafts {
-            shared,
-            config: config.clone(),
-            up: Arc::default(),
-            leading: Mutex::default(),
-            table: Mutex::default(),
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        if let Some(root) = self.root.take() {
+            self.overlay.let_go(&root);
         }
     }
 }
@@ -75,90 +66,98 @@ impl Grafts {
 impl Overlay {
     /// Attaches what `spec` says. Errors: `Setup` naming the target or the source and the remedy; nothing has changed then.
     pub fn attach(&self, spec: &Spec) -> Result<()> {
-        let mut table = self.grafts.table.lock();
-        let place = self.place_for(&spec.target)?;
-        if matches!(place.shows(), Some(Point::Graft(_))) {
-            return Err(refused(
-                &spec.target,
-                "Duplicate mount point: something is attached there already; remove or replace it",
-            ));
+        let _turn = self.grafts.reserve(&spec.target)?;
+        let opened = {
+            let place = self.place_for(&spec.target)?;
+            is_free(spec, &place)?;
+            makes_what_fits(spec, place.covered.as_deref())?;
+            let opened = self.opened_source(spec, place.covered.as_deref())?;
+            fits(spec, &place, opened.root())?;
+            opened
+        };
+        self.take_changes(spec)?;
+        for _ in 0..TRIES {
+            // Found again: opening the source may have taken long, and the tree is in use.
+            let place = self.place_for(&spec.target)?;
+            is_free(spec, &place)?;
+            fits(spec, &place, opened.root())?;
+            let changing = self.grafts.changing.lock();
+            let Some(put) = self.put(spec, &place, opened.root())? else { continue };
+            let parent = put.parent;
+            let (spec, root) = opened.placed();
+            self.grafts.table.lock().attached.push(Attached { spec, parent, name: place.name.clone(), root });
+            drop(changing);
+            // Whoever works in the directory waits for an answer, perhaps for one that needs the locks above.
+            self.tell_kernel(&put.changed);
+            return Ok(());
         }
-        let (spec, root) = self.open_source(spec, place.covered.as_deref())?;
-        if let Err(error) = fits(&spec, &place, &root).and_then(|()| self.take_changes(&spec)) {
-            self.forget(root.inode().ino, 1);
-            return Err(error);
-        }
-        table.push(self.put(spec, place, root)?);
-        Ok(())
+        Err(refused(
+            &spec.target,
+            "the directories on the way are being moved about: try again when they rest",
+        ))
     }
 
-    /// Takes away what is attached at `target`. What is open stays usable; without `lazy` nothing may be.
+    /// Takes away what is attached at `target`, and what is attached inside it. What is open stays usable; without `lazy`
+    /// nothing may be, and nothing attached inside.
     /// Errors: `Setup` for nothing attached there, something inside it, or something in use.
     pub fn detach(&self, target: &Path, lazy: bool) -> Result<()> {
-        let mut table = self.grafts.table.lock();
-        let at = position(&table, target)?;
-        let stack = table[at].root.inode().stack.clone();
+        let _turn = self.grafts.reserve(target)?;
+        let stack = self.grafts.stack_at(target)?;
         if !lazy {
-            let inside = |attached: &&Attached| Arc::ptr_eq(&attached.parent.stack, &stack);
-            if let Some(inner) = table.iter().find(inside) {
-                let inner = &inner.spec.target;
-                let why =
-                    format!("it is busy: {inner:?} is attached inside; remove that first, or use --lazy");
-                return Err(refused(target, &why));
-            }
             self.check_unused(target, &stack)?;
         }
-        let mut going = vec![table.remove(at)];
-        // With a tree goes what is attached in it, and in that.
-        while let Some(gone) = going.pop() {
-            let stack = gone.root.inode().stack.clone();
-            self.take_away(gone);
-            let inside = |attached: &Attached| Arc::ptr_eq(&attached.parent.stack, &stack);
-            let (inner, others) = std::mem::take(&mut *table).into_iter().partition(inside);
-            *table = others;
-            going.extend::<Vec<Attached>>(inner);
+        let gone = {
+            let _changing = self.grafts.changing.lock();
+            let going = self.grafts.remove(target, lazy)?;
+            going.iter().map(|attached| self.take_away(attached)).collect::<Vec<_>>()
+        };
+        self.let_all_go(gone);
+        if !lazy {
+            wait_until_gone(&Arc::downgrade(&stack), stack);
         }
         Ok(())
     }
 
     /// Puts what `spec` says in the place of what is attached at its target, in one step: whoever looks sees the one or
-    /// the other. Errors: as `attach` and `detach`; then the old one is still there.
+    /// the other. What is attached inside the old one goes with it. Errors: as `attach` and `detach`; then the old one is
+    /// still there.
     pub fn replace(&self, spec: &Spec, lazy: bool) -> Result<()> {
-        let mut table = self.grafts.table.lock();
-        let at = position(&table, &spec.target)?;
-        let old = &mut table[at];
+        let target = &spec.target;
+        let _turn = self.grafts.reserve(target)?;
+        let stack = self.grafts.stack_at(target)?;
         if !lazy {
-            self.check_unused(&spec.target, &old.root.inode().stack)?;
+            self.check_unused(target, &stack)?;
         }
-        let covered = self.in_layers(&spec.target)?;
-        let (spec, root) = self.open_source(spec, covered.as_deref())?;
-        if (root.kind() == FileKind::Dir) != (old.root.kind() == FileKind::Dir) {
-            self.forget(root.inode().ino, 1);
+        let covered = self.in_layers(target)?;
+        let opened = self.opened_source(spec, covered.as_deref())?;
+        let is_dir = self.grafts.with(target, |old| old.root.kind() == FileKind::Dir)?;
+        if (opened.root().kind() == FileKind::Dir) != is_dir {
             let why = "a file and a directory cannot take each other's place: remove the old one first";
-            return Err(refused(&spec.target, why));
+            return Err(refused(target, why));
         }
-        if let Err(error) = self.take_changes(&spec) {
-            self.forget(root.inode().ino, 1);
-            return Err(error);
-        }
-        self.set_beside(&spec, covered.as_deref(), &root);
-        let parent = {
-            let _one = self.grafts.leading.lock();
-            let parent = old.above();
-            root.inode().state.write().above = Some(parent.clone());
-            set_point(&parent, &old.name, Some(Point::Graft(root.clone())));
-            parent
+        self.take_changes(spec)?;
+        let gone = {
+            let _changing = self.grafts.changing.lock();
+            let inside = self.grafts.remove_inside(target, &stack, lazy)?;
+            self.set_beside(spec, covered.as_deref(), opened.root());
+            let (spec, root) = opened.placed();
+            let mut gone: Vec<Gone> = inside.iter().map(|attached| self.take_away(attached)).collect();
+            let old = self.grafts.with(target, |old| {
+                old.spec = spec;
+                let was = std::mem::replace(&mut old.root, root.clone());
+                (was, old.name.clone())
+            })?;
+            gone.push(self.exchange(old, root));
+            gone
         };
-        self.names_changed(&parent, &old.name);
-        let gone = std::mem::replace(&mut old.root, root);
-        old.spec = spec;
-        self.let_go(&gone);
+        self.let_all_go(gone);
         Ok(())
     }
 
     /// Whether a change is possible anywhere: in the layers, or in something that is attached.
     pub fn is_writable(&self) -> bool {
-        self.stack.is_writable() || self.grafts.table.lock().iter().any(|attached| !attached.spec.read_only)
+        self.stack.is_writable()
+            || self.grafts.table.lock().attached.iter().any(|attached| !attached.spec.read_only)
     }
 
     /// Without an upper layer the kernel refuses every change by itself, until something is attached that takes changes.
@@ -185,89 +184,16 @@ impl Overlay {
 
     /// What is attached, in the order in which it was.
     pub fn attached(&self) -> Vec<Spec> {
-        self.grafts.table.lock().iter().map(|attached| attached.spec.clone()).collect()
+        self.grafts.table.lock().attached.iter().map(|attached| attached.spec.clone()).collect()
     }
 
-    /// Errors: `Setup` if a file or directory of `stack` is open, or a process stands in it.
-    fn check_unused(&self, target: &Path, stack: &Arc<Stack>) -> Result<()> {
-        let mut numbers = HashSet::new();
-        let mut open = false;
-        self.store.each(|inode| {
-            if Arc::ptr_eq(&inode.stack, stack) {
-                let state = inode.state.read();
-                open |= state.opens.cached + state.opens.passthrough + state.open_dirs > 0;
-                numbers.insert(inode.st_ino);
-            }
-        });
-        if open {
-            return Err(refused(target, "it is busy: something in it is open; close it, or use --lazy"));
-        }
-        match process::standing_in(&self.grafts.config.mountpoint, |ino| numbers.contains(&ino)) {
-            Some(pid) => Err(refused(
-                target,
-                &format!("it is busy: process {pid} stands in it; end it, or use --lazy"),
-            )),
-            None => Ok(()),
-        }
+    /// Opens the source of `spec`, which is to cover `covered`.
+    fn opened_source(&self, spec: &Spec, covered: Option<&Arc<Inode>>) -> Result<Opened<'_>> {
+        let (spec, root) = self.open_source(spec, covered)?;
+        Ok(Opened { overlay: self, spec, root: Some(root) })
     }
 
-    /// Puts an opened source into its place, from below: what is on the way shows last, and all at once.
-    fn put(&self, spec: Spec, place: Place<'_>, root: Root) -> Result<Attached> {
-        self.set_beside(&spec, place.covered.as_deref(), &root);
-        let Place { way, parent: top, name, .. } = place;
-        let mut parent = top.clone();
-        let mut made = Vec::new();
-        for name in way.missing {
-            let dir = self.synthetic(&parent, &name)?;
-            made.push((std::mem::replace(&mut parent, dir.clone()), name, dir));
-        }
-        let mut above = self.inode(Ino::ROOT)?;
-        for (name, inode) in &way.there {
-            if above.point(name).is_none() {
-                self.store.hold(inode);
-                set_point(&above, name, Some(Point::Way((**inode).clone())));
-            }
-            above = (**inode).clone();
-        }
-        root.inode().state.write().above = Some(parent.clone());
-        set_point(&parent, &name, Some(Point::Graft(root.clone())));
-        let topmost = made.first().map_or_else(|| name.clone(), |(_, name, _)| name.clone());
-        for (above, name, dir) in made.into_iter().rev() {
-            set_point(&above, &name, Some(Point::Synthetic(dir)));
-        }
-        self.names_changed(&top, &topmost);
-        Ok(Attached { spec, parent, name, root })
-    }
-
-    /// Removes an attached tree and what led to it alone.
-    fn take_away(&self, gone: Attached) {
-        let mut dir = {
-            let _one = self.grafts.leading.lock();
-            let parent = gone.above();
-            set_point(&parent, &gone.name, None);
-            parent
-        };
-        self.names_changed(&dir, &gone.name);
-        self.let_go(&gone.root);
-        while dir.state.read().points.is_none() {
-            let Some(place) = dir.dir_name() else { break };
-            let held = {
-                let _one = self.grafts.leading.lock();
-                let Some(Point::Way(held) | Point::Synthetic(held)) = place.parent.point(&place.name) else {
-                    break;
-                };
-                set_point(&place.parent, &place.name, None);
-                held
-            };
-            if matches!(&held.node, Node::Dir { lowers, .. } if lowers.is_empty()) {
-                self.names_changed(&place.parent, &place.name);
-            }
-            self.forget(held.ino, 1);
-            dir = place.parent;
-        }
-    }
-
-    fn let_go(&self, root: &Root) {
+    pub(super) fn let_go(&self, root: &Root) {
         self.end_beside(root);
         root.inode().state.write().above = None;
         self.forget(root.inode().ino, 1);
@@ -304,7 +230,11 @@ impl Overlay {
     pub(super) fn synthetic_attr(&self, inode: &Arc<Inode>) -> Result<Attr> {
         let mut above = inode.clone();
         while above.is_synthetic() {
-            above = above.dir_name().ok_or(Error::Stale)?.parent;
+            // One that is gone has no place any more.
+            above = match above.dir_name() {
+                Some(place) => place.parent,
+                None => self.inode(Ino::ROOT)?,
+            };
         }
         let times = self.attr_of(&above)?.stat;
         let stat = Stat {
@@ -319,21 +249,13 @@ impl Overlay {
         };
         Ok(Attr { ino: inode.ino, stat, lifetime: Lifetime::None })
     }
-
-    /// Tells the kernel, and the directory's listing, that `name` may be something else now.
-    fn names_changed(&self, parent: &Arc<Inode>, name: &OsStr) {
-        parent.state.write().listing = None;
-        if let Some(changed) = self.name_changed.get() {
-            (changed.0)(parent.ino, name);
-        }
-    }
 }
 
 impl Drop for Overlay {
     /// Attached trees, the directories they are attached in and those on the way know each other; what they keep goes only
     /// when they do not.
     fn drop(&mut self) {
-        self.grafts.table.get_mut().clear();
+        self.grafts.table.get_mut().attached.clear();
         self.store.each(|inode| {
             let mut state = inode.state.write();
             let known = (state.above.take(), state.beside.take(), state.points.take());
@@ -343,25 +265,58 @@ impl Drop for Overlay {
     }
 }
 
+/// Errors: `Setup` if something is attached at the place, or below it.
+fn is_free(spec: &Spec, place: &Place<'_>) -> Result<()> {
+    let why = match place.shows() {
+        None => return Ok(()),
+        Some(Point::Graft(_)) => {
+            "Duplicate mount point: something is attached there already; remove or replace it"
+        }
+        Some(Point::Way(_) | Point::Synthetic(_)) => {
+            "something is attached below it, and would be hidden: remove that first, and add both together"
+        }
+    };
+    Err(refused(&spec.target, why))
+}
+
 /// Errors: `Setup` for a file on a directory or a directory on a file.
 fn fits(spec: &Spec, place: &Place<'_>, root: &Root) -> Result<()> {
-    let Some(covered) = &place.covered else { return Ok(()) };
-    match (root.kind() == FileKind::Dir, covered.is_dir()) {
-        (true, false) => Err(refused(
-            &spec.target,
-            "not a directory: the source is a directory and the target is a file; name another target",
-        )),
-        (false, true) => Err(refused(
-            &spec.target,
-            "is a directory: the target is a directory and the source is a file; name a file in it",
-        )),
+    place
+        .covered
+        .as_ref()
+        .map_or(Ok(()), |covered| fits_on(spec, root.kind() == FileKind::Dir, covered.is_dir()))
+}
+
+/// As `fits`, for a source that will be made: not before it is known that it can be attached.
+fn makes_what_fits(spec: &Spec, covered: Option<&Arc<Inode>>) -> Result<()> {
+    match (&spec.source, covered) {
+        (Source::Bind { path, create: Some(kind) }, Some(covered)) if !path.exists() => {
+            fits_on(spec, *kind == Create::Dir, covered.is_dir())
+        }
         _ => Ok(()),
     }
 }
 
-fn position(table: &[Attached], target: &Path) -> Result<usize> {
-    let found = table.iter().position(|attached| attached.spec.target == target);
-    found.ok_or_else(|| refused(target, "nothing is attached there: `stratafs graft ls` lists what is"))
+fn fits_on(spec: &Spec, is_dir: bool, covers_dir: bool) -> Result<()> {
+    let why = match (is_dir, covers_dir) {
+        (true, false) => {
+            "not a directory: the source is a directory and the target is a file; name another target"
+        }
+        (false, true) => {
+            "is a directory: the target is a directory and the source is a file; name a file in it"
+        }
+        _ => return Ok(()),
+    };
+    Err(refused(&spec.target, why))
+}
+
+/// Gives the kernel a while to forget a tree that nobody uses, so that its volume is free when the caller hears of it.
+fn wait_until_gone(known: &Weak<Stack>, stack: Arc<Stack>) {
+    drop(stack);
+    let begun = Instant::now();
+    while known.strong_count() > 0 && begun.elapsed() < LINGER {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Says what `name` in `dir` has to do with grafts.
@@ -374,3 +329,7 @@ pub(super) fn set_point(dir: &Inode, name: &OsStr, point: Option<Point>) {
     };
     state.points = (!points.is_empty()).then(|| Arc::new(points));
 }
+
+#[cfg(test)]
+#[path = "graft_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use super::Overlay;
 use crate::error::{Error, Result};
 use crate::graft::{self, Spec};
 use crate::inode::Inode;
+use crate::layer::Stack;
 use crate::volume::{Attached, Store};
 
 /// A volume as long as a graft shows it.
@@ -17,6 +18,8 @@ pub(super) struct InUse {
     attached: Option<Attached>,
     /// The mount came up.
     up: Arc<AtomicBool>,
+    /// It was attached.
+    placed: AtomicBool,
     /// It goes when it is not shown any more: anonymous, and the mount was asked to.
     remove: bool,
 }
@@ -45,7 +48,12 @@ impl Overlay {
         let goes = config.remove_anonymous && attached.anonymous && attached.created;
         // From here on an error takes back what was made.
         let remove = attached.created;
-        let mut used = InUse { attached: Some(attached), up: self.grafts.up.clone(), remove };
+        let mut used = InUse {
+            attached: Some(attached),
+            up: self.grafts.up.clone(),
+            placed: AtomicBool::new(false),
+            remove,
+        };
         if let (true, Some(attached)) = (fills, &mut used.attached) {
             self.fill(&spec.target, attached)?;
         }
@@ -85,11 +93,19 @@ fn inside(name: &str, data: &Path, inner: &Path) -> Result<PathBuf> {
     if real.starts_with(&root) { Ok(real) } else { Err(refused("leads out of the volume")) }
 }
 
+/// Says that what `stack` shows is attached: a volume that was made for it stays.
+pub(super) fn keep(stack: &Stack) {
+    if let Some(used) = stack.keep.as_ref().and_then(|keep| keep.downcast_ref::<InUse>()) {
+        used.placed.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for InUse {
     fn drop(&mut self) {
         let Some(attached) = self.attached.take() else { return };
-        // What was made for a mount that never came up goes with the attempt.
-        let failed = attached.created && !self.up.load(Ordering::Relaxed);
+        // What was made for an attempt goes with it: for a mount that never came up, or a graft that could not be.
+        let stays = self.up.load(Ordering::Relaxed) && self.placed.load(Ordering::Relaxed);
+        let failed = attached.created && !stays;
         if !self.remove && !failed {
             return;
         }

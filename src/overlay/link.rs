@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::fcntl::RenameFlags;
 
 use super::attr::Lifetime;
+use super::create::check_no_point;
 use super::lookup::Entry;
 use super::remove::count_names;
 use super::{Overlay, redirect};
@@ -36,6 +37,7 @@ impl Overlay {
         // The path to the name it has already stays.
         let _tree = parent.stack.rename_gate.read();
         let _names = parent.names.write();
+        check_no_point(&parent, name)?;
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
         if parent.stack.is_direct() {

@@ -73,12 +73,20 @@ impl Overlay {
 
     /// As `lookup`, for a directory that is known.
     pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
-        if let Some(Point::Graft(root)) = parent.point(name) {
-            // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
-            return self.graft_entry(parent, &root).map(Some);
+        loop {
+            if let Some(Point::Graft(root)) = parent.point(name) {
+                // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
+                match self.graft_entry(parent, &root) {
+                    // Taken away in the moment between: what is there now is the answer.
+                    Err(Error::Stale) if !parent.leads_to(name, &root) => continue,
+                    found => return found.map(Some),
+                }
+            }
+            let _names = parent.names.read();
+            if !matches!(parent.point(name), Some(Point::Graft(_))) {
+                return self.lookup_locked(parent, name);
+            }
         }
-        let _names = parent.names.read();
-        self.lookup_locked(parent, name)
     }
 
     /// As `lookup`. Locks: the parent's names are held, for reading at least.
@@ -261,6 +269,7 @@ impl Overlay {
 /// What tells an object from others, before it has a number.
 struct Identity {
     kind: FileKind,
+    /// Of a directory only in a tree that others change.
     upper_ino: u64,
     sign: u64,
     lower: Option<(LayerId, u64)>,
@@ -269,7 +278,11 @@ struct Identity {
 impl Object {
     fn identity(&self) -> Identity {
         let lower = self.state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
-        Identity { kind: self.kind, upper_ino: self.state.upper_ino, sign: self.state.sign, lower }
+        let upper_ino = match &self.node {
+            Node::Dir { upper, .. } => upper.get().map_or(0, |dir| dir.ino()),
+            Node::NonDir => self.state.upper_ino,
+        };
+        Identity { kind: self.kind, upper_ino, sign: self.state.sign, lower }
     }
 
     /// The object of an inode that nobody has come to know.
@@ -289,8 +302,17 @@ impl Identity {
     /// As `is` in a tree without marks, whatever names it has: a number there is one object's until it is removed.
     fn is_direct(&self, known: &Inode) -> bool {
         let state = known.state.read();
-        let same = state.upper_ino == self.upper_ino && state.sign == self.sign;
+        let same = state.sign == self.sign && self.is_upper_of(known, &state);
         known.kind == self.kind && !state.gone && same
+    }
+
+    /// Whether the upper object of `known` has the same number.
+    fn is_upper_of(&self, known: &Inode, state: &State) -> bool {
+        self.upper_ino
+            == match &known.node {
+                Node::Dir { upper, .. } => upper.get().map_or(0, |dir| dir.ino()),
+                Node::NonDir => state.upper_ino,
+            }
     }
 
     /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
@@ -300,9 +322,10 @@ impl Identity {
         }
         let state = known.state.read();
         if known.is_dir() {
-            return !state.gone && state.has_name(parent, name);
+            // In layers nobody else gives the name to another directory, and none of them has a number to be told by.
+            return !state.gone && state.has_name(parent, name) && self.is_upper_of(known, &state);
         }
-        let same_upper = self.upper_ino != 0 && state.upper_ino == self.upper_ino && state.sign == self.sign;
+        let same_upper = self.upper_ino != 0 && self.is_upper_of(known, &state) && state.sign == self.sign;
         // The layers may have been asked just before the object came up.
         let lower = state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
         let same_lower = lower.is_some() && lower == self.lower;

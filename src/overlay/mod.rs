@@ -6,6 +6,7 @@
 
 mod attr;
 mod beside;
+mod busy;
 mod create;
 mod direct;
 mod file;
@@ -17,13 +18,16 @@ mod lead;
 mod link;
 mod lookup;
 mod names;
+mod point;
 mod populate;
 mod readdir;
 mod redirect;
 mod remove;
 mod rename;
+mod shadow;
 mod source;
 mod statfs;
+mod table;
 mod way;
 mod xattr;
 
@@ -39,10 +43,11 @@ use smallvec::SmallVec;
 pub use attr::{Attr, Lifetime, SetAttr};
 pub use create::NewNode;
 pub use file::{IoMode, Opened};
-pub use graft::Grafts;
 pub use lookup::Entry;
 pub use readdir::{DirEntry, DirEntryPlus};
 pub use rename::RenameMode;
+pub use shadow::{Hidden, Stale};
+pub use table::Grafts;
 
 use crate::config::{Config, RedirectDir};
 use crate::copy_up::CopyUp;
@@ -236,6 +241,14 @@ impl Overlay {
     fn dir(&self, ino: Ino) -> Result<Arc<Inode>> {
         let inode = self.inode(ino)?;
         if inode.is_dir() { Ok(inode) } else { Err(Error::NotDir) }
+    }
+
+    /// As `forget`, for what the kernel takes back.
+    pub fn forgotten(&self, ino: Ino, count: u64) {
+        let told_of = count - self.store.expected_of(ino, count);
+        if told_of > 0 {
+            self.forget(ino, told_of);
+        }
     }
 
     /// Takes back `count` lookups of `ino`.

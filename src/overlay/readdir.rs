@@ -40,15 +40,11 @@ pub struct DirEntry<'a> {
 pub struct DirEntryPlus<'a> {
     /// The name.
     pub entry: DirEntry<'a>,
-    /// What `stat` shows; nothing for a dot name, and for a name whose lookup fails.
+    /// What `stat` shows; nothing for a dot name, for one whose lookup fails or may take long, and for one whose number is not
+    /// the node's: an entry has but one.
     pub attr: Option<Attr>,
-    /// The node's number; `NO_NODE` where there are no attributes.
-    pub node: Ino,
 }
 
-/// Tells the kernel that the name is listed and no more. A number that nobody finds anything by would push what the kernel
-/// knows under this name out, and whoever stands in it.
-const NO_NODE: Ino = Ino(0);
 /// The two dot names come before the others.
 const DOTS: u64 = 2;
 /// How many names are looked at between two looks at the listing.
@@ -119,20 +115,22 @@ impl Overlay {
         let dir_ino = dir.inode.ino;
         self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
-                let node = Ino(entry.st_ino);
-                return Ok(each(DirEntryPlus { entry, attr: None, node }));
+                return Ok(each(DirEntryPlus { entry, attr: None }));
             }
             if let Some(Point::Graft(root)) = dir.inode.point(entry.name) {
                 if root.inode().stack.may_hang {
                     // Whoever lists a directory shall not wait for what is attached in it.
-                    return Ok(each(DirEntryPlus { entry, attr: None, node: NO_NODE }));
+                    return Ok(self.without_node(entry, &mut each));
                 }
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
                     // One lifetime for the name and the attributes.
                     attr.lifetime = attr.lifetime.min(lifetime);
-                    let full = each(DirEntryPlus { entry, attr: Some(attr), node: attr.ino });
+                    if attr.ino.0 != attr.stat.ino {
+                        return Ok(self.without_node(DirEntry { st_ino: attr.stat.ino, ..entry }, &mut each));
+                    }
+                    let full = each(DirEntryPlus { entry, attr: Some(attr) });
                     if !full {
                         drop(inode.leak());
                     }
@@ -140,9 +138,21 @@ impl Overlay {
                 }
                 // Removed since the listing was made, or broken: the name is listed, and its lookup will say why.
                 Ok(None) => Ok(false),
-                Err(_) => Ok(each(DirEntryPlus { entry, attr: None, node: NO_NODE })),
+                Err(_) => Ok(self.without_node(entry, &mut each)),
             }
         })
+    }
+
+    /// Lists a name of which the kernel shall make no inode, and leave the one alone that it has. It will take back a lookup of
+    /// the number all the same.
+    fn without_node(&self, entry: DirEntry<'_>, each: &mut impl FnMut(DirEntryPlus<'_>) -> bool) -> bool {
+        let ino = Ino(entry.st_ino);
+        self.store.expect_forget(ino);
+        let full = each(DirEntryPlus { entry, attr: None });
+        if full {
+            self.store.forgets_no_more(ino);
+        }
+        full
     }
 
     fn list(

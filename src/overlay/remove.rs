@@ -30,6 +30,7 @@ impl Overlay {
         }
         self.prepare_unlink(&inode)?;
         let _names = parent.names.write();
+        check_no_point(&parent, name)?;
         // It may have been renamed while nobody held the names.
         if !inode.state.read().has_name(&parent, name) {
             return Err(Error::NotFound);
@@ -112,6 +113,8 @@ impl Overlay {
         // Two directories' names are locked: who does that holds the gate, so that there is one order.
         let _gate = parent.stack.rename_gate.read();
         let _names = parent.names.write();
+        // Again, now that it stays true.
+        check_no_point(&parent, name)?;
         let inode = self.existing_locked(&parent, name)?;
         if !inode.is_dir() {
             return Err(Error::NotDir);

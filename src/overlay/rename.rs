@@ -77,15 +77,19 @@ impl Overlay {
             return Err(Error::CrossDevice("the two directories are different trees"));
         }
         parent.stack.check_writable()?;
-        if parent.point(name).is_some() || new_parent.point(new_name).is_some() {
-            return Err(Error::Busy("something is attached here or below"));
-        }
+        let check_no_point = || match parent.point(name).or_else(|| new_parent.point(new_name)) {
+            Some(_) => Err(Error::Busy("something is attached here or below")),
+            None => Ok(()),
+        };
+        check_no_point()?;
         self.check_new_name(&new_parent, new_name)?;
         self.bring_up(&parent, name, &new_parent, new_name, mode)?;
         // Two directories, or the shape of the tree: one at a time.
         let _gate = parent.stack.rename_gate.write();
         let _names = parent.names.write();
         let _new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names.write_second());
+        // Again, now that it stays true.
+        check_no_point()?;
         let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
         let new_entry = self.lookup_locked(&new_parent, new_name)?;
         let new = Place { parent: &new_parent, name: new_name, inode: new_entry.map(|entry| entry.inode) };

@@ -98,8 +98,14 @@ impl Overlay {
     fn show_name(&self, stack: Stack, path: &Path) -> Result<Root> {
         let name = path.file_name().ok_or(Error::Bug("a file without a name"))?;
         let dir = self.known_root(stack)?;
-        let found = self.found_locked(&dir, name)?.ok_or(Error::NotFound)?;
+        let found = self.found_locked(&dir, name).and_then(|found| found.ok_or(Error::NotFound));
+        let Ok(found) = found else {
+            // Nobody else knows it.
+            self.forget(dir.ino, 1);
+            return Err(refused(path, "it has gone while it was being attached: make it again"));
+        };
         let (kind, st_ino) = (found.inode.kind, found.inode.st_ino);
+        drop(found);
         Ok(Root::Named { dir, name: name.into(), kind, st_ino })
     }
 

@@ -48,7 +48,7 @@ impl Place<'_> {
 impl Overlay {
     /// Where `target` is, and what is there. Errors: `Setup` for a path that leads nowhere.
     pub(super) fn place_for(&self, target: &Path) -> Result<Place<'_>> {
-        let mut way = self.way_to(target, Overlay::lookup_locked)?;
+        let mut way = self.way_to(target, Overlay::lookup_in)?;
         let covered = if way.missing.is_empty() { way.there.pop() } else { None };
         let (name, covered) = match (covered, way.missing.pop()) {
             (Some((name, inode)), None) => (name, Some(inode)),
@@ -68,9 +68,14 @@ impl Overlay {
     /// What the layers of the mount itself have at `target`, whatever is attached there or on the way; nothing if they
     /// have nothing there.
     pub(super) fn in_layers(&self, target: &Path) -> Result<Option<InodeRef<'_>>> {
-        let mut way = self.way_to(target, Overlay::found_locked)?;
+        let mut way = self.way_to(target, Overlay::found_in)?;
         let there = way.missing.is_empty();
         Ok(way.there.pop().filter(|_| there).map(|(_, inode)| inode))
+    }
+
+    fn found_in(&self, dir: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
+        let _names = dir.names.read();
+        self.found_locked(dir, name)
     }
 
     fn way_to<'a>(&'a self, target: &Path, ask: Ask<'a>) -> Result<Way<'a>> {
@@ -89,11 +94,8 @@ impl Overlay {
             if !dir.is_dir() {
                 return Err(refused(target, "a component of the path is no directory: name another target"));
             }
-            let found = {
-                let _names = dir.names.read();
-                ask(self, &dir, &name)
-            };
-            let found = found.map_err(|error| refused(target, &format!("{error}: name another target")))?;
+            let found = ask(self, &dir, &name)
+                .map_err(|error| refused(target, &format!("{error}: name another target")))?;
             let Some(Entry { inode, .. }) = found else {
                 todo.push_front(name);
                 return Ok(Way { there, missing: without_dots(todo) });

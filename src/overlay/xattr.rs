@@ -122,6 +122,9 @@ impl Overlay {
     /// Removes an attribute. Errors: `NoAttribute`.
     pub fn removexattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
         let inode = self.inode(ino)?;
+        if self.virtual_value(&inode, name).is_some() {
+            return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
+        }
         inode.stack.check_writable()?;
         let stored = self.stored(&inode.stack, name)?;
         // What is not there need not be copied up to be removed.

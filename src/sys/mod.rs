@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
 pub mod attr;
+pub mod clock;
 pub mod copy;
 pub mod cred;
 pub mod dir;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::NixPath;
 use nix::errno::Errno;
@@ -39,18 +39,70 @@ pub fn give_back_memory() {
     }
 }
 
-/// A process whose working or root directory, or program, is in the filesystem mounted at `mountpoint` and has a number that
-/// `is_one` knows. The filesystem itself is not asked: it may be this very process that would have to answer.
+/// How a process holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is the working directory.
+    Cwd,
+    /// It is the root directory.
+    Root,
+    /// It is the program.
+    Program,
+    /// There is a descriptor of it.
+    Open,
+    /// It is mapped.
+    Mapped,
+}
+
+/// A process that holds something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// Its command, as ps(1) has it.
+    pub name: String,
+    /// How.
+    pub how: Hold,
+    /// What, as far as it can be told.
+    pub path: Option<PathBuf>,
+}
+
+/// A process that holds something which is in the filesystem mounted at `mountpoint` and has a number that `is_one` knows: by
+/// standing in it; if something is known to be `open`, also by that, which takes longer to find out. The filesystem itself is not asked: it may be this very process that would have to answer.
 /// Source: proc(5), statx(2) `AT_STATX_DONT_SYNC`.
-pub fn standing_in(mountpoint: &Path, is_one: impl Fn(u64) -> bool) -> Option<u32> {
+pub fn holder(mountpoint: &Path, open: bool, is_one: impl Fn(u64) -> bool) -> Option<Holder> {
     let (device, _) = identity(mountpoint)?;
+    let holds = |path: &Path| identity(path).is_some_and(|(on, ino)| on == device && is_one(ino));
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.into_iter().find(|pid| {
-        ["cwd", "root", "exe"].iter().any(|place| {
-            let found = identity(Path::new(&format!("/proc/{pid}/{place}")));
-            found.is_some_and(|(on, ino)| on == device && is_one(ino))
-        })
+    let found = pids.into_iter().find_map(|pid| {
+        let dir = PathBuf::from(format!("/proc/{pid}"));
+        let places = [("cwd", Hold::Cwd), ("root", Hold::Root), ("exe", Hold::Program)];
+        let place =
+            places.into_iter().map(|(name, how)| (dir.join(name), how)).take(if open { 3 } else { 2 });
+        let descriptors = open.then(|| std::fs::read_dir(dir.join("fd")).into_iter().flatten().flatten());
+        let opened = descriptors.into_iter().flatten().map(|entry| (entry.path(), Hold::Open));
+        let held = place.chain(opened).find(|(path, _)| holds(path));
+        let held = held.map(|(path, how)| (std::fs::read_link(path).ok(), how));
+        let mapped = || Some((mapped(&dir, device, &is_one)?, Hold::Mapped));
+        let (path, how) = held.or_else(|| if open { mapped() } else { None })?;
+        Some((pid, path, how))
+    });
+    found.map(|(pid, path, how)| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Holder { pid, name: name.trim_end().to_owned(), how, path }
+    })
+}
+
+/// The path of what the process has mapped, if it has a number that `is_one` knows. Source: proc_pid_maps(5).
+fn mapped(dir: &Path, device: (u32, u32), is_one: impl Fn(u64) -> bool) -> Option<Option<PathBuf>> {
+    let text = std::fs::read(dir.join("maps")).ok()?;
+    let on = format!("{:02x}:{:02x}", device.0, device.1);
+    text.split(|byte| *byte == b'\n').find_map(|line| {
+        let line = String::from_utf8_lossy(line);
+        let mut words = line.splitn(6, ' ').skip(3);
+        let there = words.next()? == on && is_one(words.next()?.parse().ok()?);
+        there.then(|| words.next().map(|path| PathBuf::from(path.trim_start())))
     })
 }
 

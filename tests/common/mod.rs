@@ -16,6 +16,7 @@
 
 #![allow(dead_code, unused_imports, unsafe_code, clippy::unwrap_used, clippy::panic)]
 
+mod host;
 pub mod layer;
 pub mod sum;
 pub mod sys;
@@ -349,15 +350,6 @@ impl Fixture {
         None
     }
 
-    /// Nothing, with a word, if the daemon of this run may make no tmpfs.
-    pub fn need_tmpfs(self) -> Option<Fixture> {
-        if mode() != Mode::Fusermount {
-            return Some(self);
-        }
-        println!("skipped: an ordinary user makes no tmpfs");
-        None
-    }
-
     /// Nothing, with a word, on kernel overlayfs, which does it otherwise on purpose.
     pub fn departs(self, how: &str) -> Option<Fixture> {
         if !kernel_oracle() {
@@ -399,30 +391,6 @@ impl Fixture {
     /// A path in the workdir.
     pub fn work(&self, path: impl AsRef<Path>) -> PathBuf {
         join(self.dir().join("work"), path.as_ref())
-    }
-
-    /// A path on the host, beside the layers: for sources.
-    pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
-        join(self.dir().join("host"), path.as_ref())
-    }
-
-    /// A source of the host under construction, made if it is not there.
-    pub fn source(&self, name: &str) -> Layer {
-        fs::create_dir_all(self.host(name)).unwrap();
-        Layer::at(self.host(name))
-    }
-
-    /// Attaches a source of the host at every mount, in these words of a mode.
-    pub fn bind(&mut self, name: &str, target: &str, mode: &str) {
-        let colon = if mode.is_empty() { "" } else { ":" };
-        self.args.push("-v".into());
-        self.args.push(format!("{}:{target}{colon}{mode}", self.host(name).display()).into());
-    }
-
-    /// As `bind`, for a source that must be as it was when the mount is gone.
-    pub fn bind_kept(&mut self, name: &str, target: &str, mode: &str) {
-        self.bind(name, target, mode);
-        self.kept.push(self.host(name));
     }
 
     /// The command that mounts, with more arguments before the mount point.

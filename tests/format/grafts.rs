@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -95,8 +96,8 @@ fn plant(root: &Path, text: &str) {
     for file in ["e", "a/e", "a/b/f", "b/f", "c/d/g", "d/e", "g"] {
         fs::write(root.join(file), format!("{file} of {text}")).unwrap();
     }
-    fs::hard_link(root.join("e"), root.join("c/e")).unwrap();
-    std::os::unix::fs::symlink("e", root.join("f")).unwrap();
+    fs::hard_link(root.join("g"), root.join("c/e")).unwrap();
+    std::os::unix::fs::symlink("e", root.join("h")).unwrap();
 }
 
 /// Grafts that follow from the seed, those nearer to the root first, no two at one target or on one source.
@@ -143,18 +144,18 @@ fn differs_by_nature(op: &Op, grafts: &[Graft]) -> bool {
     }
 }
 
-/// Whether two names are in different trees. The kernel says EXDEV before it looks for the names; in one mount it looks
-/// first, and may have something else to say.
-fn crosses(op: &Op, grafts: &[Graft]) -> bool {
-    let tree = |path: &String| {
-        let inside = grafts.iter().filter(|graft| below(path, &graft.target));
-        inside.map(|graft| &graft.target).max_by_key(|target| target.len())
-    };
-    match op {
-        Op::Rename(from, to) | Op::Exchange(from, to) | Op::Link(from, to) => tree(from) != tree(to),
-        _ => false,
+/// Whether one side says the same as the other. That a mount is read-only, another one, or busy is what the kernel says before
+/// it looks at the names; in one mount it looks first, and may have another of the ordinary reasons to refuse.
+fn agree(theirs: Outcome, ours: Outcome) -> bool {
+    use Errno::*;
+    match (theirs, ours) {
+        (Err(EROFS | EXDEV | EBUSY), Err(reason)) => !matches!(reason, EIO | ESTALE | ENOTCONN | ENOSYS),
+        _ => theirs == ours,
     }
 }
+
+/// What a change came to.
+type Outcome = Result<(), Errno>;
 
 /// One side: its own layers and sources.
 struct Side {
@@ -182,7 +183,7 @@ impl Side {
     }
 
     /// Mounts everything, works, and takes the tree.
-    fn work(&self, ops: &[Op]) -> (Vec<String>, Tree) {
+    fn work(&self, ops: &[Op]) -> (Vec<(Op, Outcome)>, Tree) {
         let point = self.home.join("merged");
         let mut stack = Stack::writable(&[self.home.join("lower")], &self.home);
         let mounted: Mount;
@@ -196,10 +197,7 @@ impl Side {
                 graft.attach(&self.home, &point);
             }
         }
-        let outcome = |op: &Op| match apply(&point, op) {
-            Err(_) if crosses(op, &self.grafts) => format!("{op:?}: refused"),
-            outcome => format!("{op:?}: {outcome:?}"),
-        };
+        let outcome = |op: &Op| (op.clone(), apply(&point, op));
         let outcomes = ops.iter().filter(|op| !differs_by_nature(op, &self.grafts)).map(outcome).collect();
         let tree = take(&point);
         if self.by == By::Kernel {
@@ -263,9 +261,11 @@ fn random_grafts_are_what_mounts_of_the_kernel_are() {
         let (outcomes, tree) = strata.work(&ops);
         let what = format!("series {series} of {grafts:?}");
         for (number, (theirs, ours)) in expected.iter().zip(&outcomes).enumerate() {
-            assert_eq!(theirs, ours, "{what}: change {number} of\n{}", expected[..=number].join("\n"));
+            let told = || expected[..=number].iter().map(|done| format!("\n{done:?}")).collect::<String>();
+            assert!(agree(theirs.1, ours.1), "{what}: {theirs:?}, but {:?}, after{}", ours.1, told());
         }
-        let ignored = ["mtime"];
+        // Numbers of two filesystems of the kernel may be the same by chance.
+        let ignored = ["mtime", "same as"];
         assert_same(&what, &comparable(&kernel_tree, &[]), &comparable(&tree, &[]), &ignored);
         let fleeting: Vec<&Graft> = grafts.iter().filter(|graft| graft.kind == Kind::Tmpfs).collect();
         let (_, again) = strata.work(&[]);

@@ -1,0 +1,42 @@
+"""A tree whose files lie in the lowest of many layers, each of which has its directories."""
+
+from workload import Goal, Workload
+
+FILES = 2000
+COUNTS = (1, 8, 32, 128, 500)
+
+
+class Layers(Workload):
+    reads_only = True
+
+    def __init__(self, count):
+        self.name, self.count = f"layers{count}", count
+        self.goals = [Goal("ls -lR", 1.1)] if count < 128 else []
+        if count >= 32:
+            self.goals.append(Goal("stat 2000 files of the lowest", 1.0))
+        if count == 500:
+            self.goals.append(Goal("mount + ls", 0.05, None))
+            one_layer = "layers1: stat 2000 files of the lowest"
+            self.goals.append(Goal("stat 2000 files of the lowest", 1.2, "stratafs", against_row=one_layer))
+
+    def prepare(self, layers, scale):
+        # A quick run has no time for more.
+        count = self.count if scale(1000) >= 100 else min(self.count, 8)
+        roots = [layers / str(n) for n in range(count)]
+        for root in roots:
+            for dir in range(20):
+                (root / f"d{dir}").mkdir(parents=True)
+            (root / "d0" / f"only-in-{root.name}").touch()
+        for at in range(scale(FILES)):
+            (roots[-1] / f"d{at % 20}" / f"f{at}").touch()
+        return roots
+
+    def run(self, w):
+        count = w.scale(FILES)
+        names = w.list_of(f"d{at % 20}/f{at}" for at in range(count))
+        w.row("mount + ls", lambda: w.shell("ls", w.at), plus=w.mount_seconds)
+        w.row("stat 2000 files of the lowest", lambda: w.ops("stat", names), ops=count)
+        w.row("ls -lR", lambda: w.shell("sh", "-c", "ls -lR . >/dev/null"), ops=count)
+
+
+WORKLOADS = [Layers(count) for count in COUNTS]
