@@ -22,6 +22,7 @@ mod graft_bounds;
 mod graft_control;
 mod graft_hang;
 mod graft_host;
+mod graft_hung;
 mod graft_live;
 mod graft_load;
 mod graft_ro;
