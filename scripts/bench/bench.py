@@ -191,8 +191,9 @@ def make_disk(scratch, quick):
     """
     image, disk = scratch / "image", scratch / "disk"
     disk.mkdir()
-    shell("truncate" if quick else "fallocate", *(["-s"] if quick else ["-l"]), "4G" if quick else "20G", image)
-    shell("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard", image)
+    # Allocated beforehand, so that no round pays for it.
+    shell(*(["truncate", "-s", "4G"] if quick else ["fallocate", "-l", "12G"]), image)
+    shell("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,nodiscard", "-i", "8192", image)
     device = subprocess.run(
         ["losetup", "--find", "--show", "--direct-io=on", image], check=True, capture_output=True, text=True, timeout=60
     ).stdout.strip()

@@ -65,15 +65,18 @@ fn is_bind(options: &BTreeMap<String, String>) -> bool {
     options.get("o").is_some_and(|o| o.split(',').any(|word| matches!(word, "bind" | "rbind")))
 }
 
-/// Mounts what the options say at `at`. Errors: `Setup` with mount(8)'s words.
-pub(super) fn mount(meta: &Meta, at: &Path) -> Result<()> {
+/// Mounts what the options say at `at`. Errors: `Setup` with mount(8)'s words; a volume that was `created` for this is gone
+/// by the time they are read.
+pub(super) fn mount(meta: &Meta, at: &Path, created: bool) -> Result<()> {
     let option = |key: &str| meta.options.get(key).map_or("", String::as_str);
     let (kind, device) = (option("type"), option("device"));
     let failed = |why: &str| {
-        Error::Setup(format!(
-            "volume {:?} cannot be mounted: {why}: correct its options type, device and o, or make {device:?} answer",
-            meta.name
-        ))
+        let name = &meta.name;
+        let remedy = match created {
+            true => "correct its type, device and o".to_owned(),
+            false => format!("see its options with `stratafs volume inspect {name}`"),
+        };
+        Error::Setup(format!("volume {name:?} cannot be mounted: {why}: {remedy}"))
     };
     let mut words = option("o").to_owned();
     let mut command = Command::new("mount");

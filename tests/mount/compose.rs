@@ -43,6 +43,7 @@ fn compose_files_work_as_they_are_written() {
     // There is no server; the words are those of mount(8).
     file("nfs.yml");
     s.no_mount(&service("my-service"), "volume \"test02_nfs-volume\" cannot be mounted: mount");
+    s.no_mount(&service("my-service"), ": correct its type, device and o");
 
     // Only the place of the key is another.
     let key = s.host("path/to/private_key", "secret");
