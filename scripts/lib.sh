@@ -39,7 +39,13 @@ need_root() { [ "$(id -u)" = 0 ] || die "must run as root"; }
 # Everything a script mounts lives in a namespace of its own, so that nothing
 # of it is seen outside and nothing outlives the last process inside.
 private_mounts() {
-    [ "${STRATAFS_PRIVATE_MOUNTS:-}" = "$$" ] && return
+    if [ "${STRATAFS_PRIVATE_MOUNTS:-}" = "$$" ]; then
+        # What was copied here of others' mounts must not keep their daemons either, but where it is what we stand on.
+        awk -v here="$repo/" -v tmp="${TMPDIR:-/tmp}/" '
+            $3 == "fuse.stratafs" && index(here, $2 "/") != 1 && index(tmp, $2 "/") != 1 { print $2 }' /proc/self/mounts |
+            xargs -r umount -l 2>/dev/null || true
+        return
+    fi
     # exec keeps the process id through both programs.
     STRATAFS_PRIVATE_MOUNTS=$$ exec unshare -m --propagation private bash "$0" "$@"
 }

@@ -17,6 +17,9 @@ set -euo pipefail
 
 case ${1:-} in -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
+# Another's new mount namespace would take copies of our mounts along, and keep a daemon from ending.
+if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then private_mounts "$@"; fi
+
 cd "$repo"
 need cc gcc /usr/include/stdio.h libc6-dev fusermount3 fuse3 setfattr attr setfacl acl mkfs.ext4 e2fsprogs unshare util-linux strace strace
 command -v cargo >/dev/null || die "cargo is not here: install a Rust toolchain (see rust-version in Cargo.toml) first"

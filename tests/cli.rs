@@ -180,3 +180,23 @@ fn a_fake_mount_checks_and_mounts_nothing() {
         assert!(good.status.success() && !stdout(&stratafs(&["ls"])).contains(&at("m")), "{}", stderr(&good));
     }
 }
+
+#[test]
+fn the_commands_for_a_mount_that_is_up_teach_and_refuse() {
+    let graft = stdout(&stratafs(&["graft", "--help"]));
+    for part in ["add", "rm", "replace", "ls", "graft rm --lazy", "-v ./src:/app:ro"] {
+        assert!(graft.contains(part), "{part:?} is not in {graft}");
+    }
+    assert!(stdout(&stratafs(&["shadow", "--help"])).contains("(layers newer)"));
+    assert!(stdout(&stratafs(&["completions", "bash"])).contains("--stale"));
+    for args in [&["graft", "ls", "/"][..], &["graft", "rm", "/", "/a"], &["shadow", "/"]] {
+        refuses(args, 1, &["\"/\""]);
+    }
+    refuses(&["graft", "rm", "/", "a"], 2, &["'a'", "absolute"]);
+    refuses(&["graft", "add", "/", "-v", "/a:/b:zz"], 2, &["zz"]);
+    for args in [&["graft"][..], &["graft", "add", "/"], &["graft", "replace", "/"], &["graft", "rm", "/"]] {
+        let output = stratafs(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(!stderr(&output).is_empty() && stdout(&output).is_empty(), "{args:?}");
+    }
+}

@@ -207,6 +207,10 @@ fn a_dead_daemons_mount_is_shown_as_such_and_cleared() {
         let at = tree.path("m").display().to_string();
         list.lines().any(|line| line.ends_with(&at) && line.contains(" dead "))
     });
+    // The device is closed after that, and who asks meanwhile is answered that the connection was aborted.
+    soon("the kernel says that it is dead", || {
+        std::fs::read_dir(tree.path("m")).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    });
     let again = tree.run(&["mount", "-l", "l", "m"]);
     assert!(stderr(&again).contains("daemon has died"), "{}", stderr(&again));
     tree.run_well(&["umount", "m"]);

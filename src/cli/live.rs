@@ -12,9 +12,12 @@ use super::record::Seen;
 use super::{grafts, mounts, umount};
 use crate::control::{Answer, Request, client};
 use crate::graft::{self, Source, Spec};
+use crate::sys::process;
 
 /// Does what the arguments say.
 pub fn graft(command: GraftCommand) -> Outcome {
+    // What the caller has open in the graft would be named as ours.
+    process::close_inherited();
     match command {
         GraftCommand::Add { what, mount } => add(&mount, what),
         GraftCommand::Rm { lazy, mount, targets } => remove(&mount, &targets, lazy),

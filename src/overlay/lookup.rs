@@ -74,33 +74,48 @@ impl Overlay {
     /// As `lookup`, for a directory that is known.
     pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
         loop {
-            if let Some(Point::Graft(root)) = parent.point(name) {
-                // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
-                match self.graft_entry(parent, &root) {
-                    // Taken away in the moment between: what is there now is the answer.
-                    Err(Error::Stale) if !parent.leads_to(name, &root) => continue,
-                    found => return found.map(Some),
+            let root = {
+                let _names = parent.names.read();
+                match self.point_of(parent, name)? {
+                    Some(Some(Point::Graft(root))) => root,
+                    Some(point) => return self.followed_locked(parent, name, point),
+                    None => return Ok(None),
                 }
-            }
-            let _names = parent.names.read();
-            if !matches!(parent.point(name), Some(Point::Graft(_))) {
-                return self.lookup_locked(parent, name);
+            };
+            // It may wait for its own filesystem, and who changes a name in this directory must not wait with it.
+            match self.graft_entry(parent, &root) {
+                // Taken away in the moment between: what is there now is the answer.
+                Err(Error::Stale) if !parent.leads_to(name, &root) => continue,
+                found => return found.map(Some),
             }
         }
     }
 
     /// As `lookup`. Locks: the parent's names are held, for reading at least.
     pub(super) fn lookup_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
+        match self.point_of(parent, name)? {
+            Some(point) => self.followed_locked(parent, name, point),
+            None => Ok(None),
+        }
+    }
+
+    /// What the name has to do with grafts; nothing for a directory that is gone.
+    fn point_of(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Option<Point>>> {
         if name.as_bytes().len() > NAME_MAX {
             return Err(Error::NameTooLong);
         }
-        let point = {
-            let state = parent.state.read();
-            if state.gone {
-                return Ok(None);
-            }
-            state.points.as_ref().and_then(|points| points.get(name).cloned())
-        };
+        let state = parent.state.read();
+        let point = || state.points.as_ref().and_then(|points| points.get(name).cloned());
+        Ok((!state.gone).then(point))
+    }
+
+    /// What is under a name, where `point` leads. Locks: the parent's names, for reading at least.
+    fn followed_locked(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        point: Option<Point>,
+    ) -> Result<Option<Entry<'_>>> {
         match point {
             Some(Point::Graft(root)) => self.graft_entry(parent, &root).map(Some),
             Some(Point::Synthetic(was) | Point::Way(was)) if parent.stack.is_direct() => {

@@ -121,3 +121,16 @@ fn the_list_of_mounts_says_what_is_attached() {
     assert_eq!(targets, ["/cow", "/model_test/data", "/model_test/model"]);
     s.umount(one);
 }
+
+/// A descriptor that the command inherits keeps nothing busy: who has opened it does, if he still lives.
+#[test]
+fn who_asks_for_a_graft_to_go_is_not_who_uses_it() {
+    let Some(s) = Story::new() else { return };
+    s.host("data/new.csv", "4,5,6");
+    let one = s.mount("one", 0, &["-v", "./data:/model_test/data"]);
+    let script = "exec 3<\"$1/model_test/data/new.csv\"; exec \"$0\" graft rm \"$1\" /model_test/data";
+    let mut command = Command::new("sh");
+    run(command.args(["-c", script]).arg(program()).arg(&one.at)).ok();
+    assert_eq!(names(one.p("model_test/data")), ["train.csv"]);
+    s.umount(one);
+}

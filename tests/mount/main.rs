@@ -23,6 +23,7 @@ mod graft_content;
 mod graft_control;
 mod graft_hang;
 mod graft_host;
+mod graft_hung;
 mod graft_live;
 mod graft_load;
 mod graft_numbers;

@@ -237,6 +237,13 @@ fn a_volume_too_wide_keeps_the_old_program_and_one_at_its_place_does_not() {
     assert_eq!(text(one.p("model_test/main.py")), OLD);
     assert_eq!(mtime(one.p("model_test/main.py")), (1_500_000_000, 123_456_789));
     assert_eq!(text(s.0.low(1, "model_test/main.py")), NEW);
+    let stale: Value =
+        serde_json::from_str(&s.ok(&["shadow", "--stale", "--json", one.at.to_str().unwrap()])).unwrap();
+    assert_eq!(stale.as_array().unwrap().len(), 1, "{stale}");
+    assert_eq!((&stale[0]["path"], &stale[0]["newer"]), (&json!("/model_test/main.py"), &json!("layers")));
+    let time = |of: &str| (stale[0][of]["seconds"].clone(), stale[0][of]["nanoseconds"].clone());
+    assert_eq!(time("layers_modified"), (json!(1_500_000_001), json!(123_456_789)));
+    assert_eq!(time("graft_modified"), (json!(1_500_000_000), json!(123_456_789)));
     s.umount(one);
 
     // A part of the old volume, where it belongs.
