@@ -42,6 +42,7 @@ cases=$repo/scripts/docker-volumes-cases.sh
 
 if [ $only_list = yes ]; then
     t() { echo "$1"; [ $# -gt 1 ] || cat >/dev/null; }
+    # shellcheck source=scripts/docker-volumes-cases.sh
     . "$cases"
     exit
 fi
@@ -211,23 +212,23 @@ anonymous       when using anonymous volumes
 mixed           cannot mix|Options must not be specified
 mode            invalid mode:
 root            destination can.t be ./
-target          mount path must be absolute|target is required
+target          path must be absolute|target is required
 name            includes invalid characters for a local volume name|volume name is too short|it is too short|only \[a-zA-Z0-9\]|file name too long|it reads as a path|take at most|is no volume name|volume name .* is too long
 source-missing  bind source path does not exist|error while creating mount source path
 kind            [Nn]ot a directory|is not directory|is no directory|[Ii]s a directory
 loop            too many (links|symlinks|levels of symbolic links)
-source          source path must be absolute|field Source must not be|field Source should not
+source          field Source must not be|field Source should not
 type            mount type unknown|type .(npipe|image|cluster). |type is required
 field           must be a key=value pair
 csv             bare \\?"|missing \\?" in|extraneous
 key             unexpected key
-spec            invalid volume spec|invalid spec:|empty section between colons|too many colons|it says nothing|flag: EOF
-value           invalid value for|is no mode|invalid propagation|is not one of its values|invalid size:|invalid tmpfs option|error mounting .*tmpfs. to rootfs
+spec            invalid (empty )?volume spec|invalid spec:|empty section between colons|too many colons|it says nothing|flag: EOF
+value           invalid value for|is no mode|invalid propagation|is not one of its values|invalid size:|invalid tmpfs option|error mounting .*tmpfs. to rootfs|has a size and a mode only|bind-nonrecursive
 filter          [Ii]nvalid filter|no such filter|bad format of filter|--filter
 template        [Tt]emplate|--format
 label           label
 driver          volume driver|plugin .* not found|plugin: not found
-option          invalid option|missing required option|volume option|-o .*: no value
+option          invalid option|missing required option|volume option|-o .*: no value|volume-opt=.: nothing
 mounting        failed to mount local volume|error while mounting volume|cannot be mounted
 subpath         subpath
 usage           requires at least|requires exactly|requires at most|accepts no arguments|required arguments were not provided|unexpected argument|unknown (shorthand )?flag|conflicting options|cannot be used with
@@ -375,21 +376,21 @@ store() {
 # copy [-a] [-L] FROM TO : `docker cp`, and the cp that is like it. NAME:/PATH is
 # in a box. Docker keeps owners on the way in, and on the way out only with -a.
 copy() {
-    local e=$scratch/$side.err flags=() words=() own=(--preserve=mode,timestamps,links) w rc=0
+    local e=$scratch/$side.err flags=() words=() own=mode,timestamps,links w rc=0
     for w in "$@"; do
         case $w in
-        -a) if [ "$side" = docker ]; then flags+=(-a); else own=(--preserve=mode,ownership,timestamps,links); fi ;;
+        -a) if [ "$side" = docker ]; then flags+=(-a); else own=ownership,$own; fi ;;
         -*) flags+=("$w") ;;
         *:*) if [ "$side" = docker ]; then words+=("c-$w"); else words+=("$scratch/m/${w/:/}"); fi ;;
         *) words+=("$w") ;;
         esac
     done
-    [[ ${!#} != *:* ]] || own=(--preserve=mode,ownership,timestamps,links)
+    [[ ${!#} != *:* ]] || own=ownership,$own
     if [ "$side" = docker ]; then
         docker cp ${flags[@]+"${flags[@]}"} "${words[@]}" >/dev/null 2>"$e" || rc=1
     else
         [[ " $* " == *" -L "* ]] || flags+=(-P)
-        bounded 30 cp -r "${own[@]}" "${flags[@]}" "${words[@]}" 2>"$e" || rc=1
+        bounded 30 cp -r --preserve="$own" "${flags[@]}" "${words[@]}" 2>"$e" || rc=1
     fi
     [ $rc -eq 0 ] || { cp "$e" "$out/$id.$side.err"; echo "copy refused"; }
     return $rc
@@ -402,7 +403,7 @@ read_reasons() {
     local row name
     while IFS=$'\t' read -r name row; do reason[$name]=$row; done < <(
         awk -F ' *[|] *' '
-            /^#/ { inside = ($0 ~ /^#+ Where stratafs differs from Docker, and why$/) }
+            /^## / { inside = ($0 == "## Where stratafs differs from Docker, and why") }
             inside && /^\|/ && NF >= 6 {
                 n = split($5, names, "[`, ]+")
                 for (i = 1; i <= n; i++) if (names[i] ~ /^[a-z]/) print names[i] "\t" $4
@@ -442,7 +443,7 @@ clean_up() {
 # t NAME [BODY]: one case; without BODY it is on standard input. Lines `#docker: TEXT` and `#stratafs: TEXT` in a case
 # that differs say what is in the output of each.
 t() {
-    local id=$1 body=${2-} one two verdict= who text
+    local id=$1 body=${2-} one two verdict='' who text
     [ $# -gt 1 ] || body=$(cat)
     chosen "$id" || return 0
     [ -z "${ran[$id]:-}" ] || die "two cases are called $id"

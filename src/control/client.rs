@@ -16,7 +16,11 @@ pub fn ask(
     let mut socket = socket::connect(path)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    socket.write_all(&line)?;
+    match socket.write_all(&line) {
+        // Who refuses before having read it has said why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        sent => sent?,
+    }
     let mut reader = BufReader::new(socket);
     loop {
         line.clear();

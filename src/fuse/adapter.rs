@@ -250,9 +250,11 @@ impl Filesystem for Adapter {
         answer!("write", ino.0, reply, written, len => reply.written(len as u32))
     }
 
-    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        // Writes reach the upper file at once, and locks are the kernel's: it need not ask again.
-        reply.error(Errno::ENOSYS);
+    fn flush(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        self.on(ino, move |served| {
+            let done = served.overlay.flush(handle(fh));
+            answer!("flush", ino.0, reply, done, () => reply.ok())
+        });
     }
 
     fn release(

@@ -243,15 +243,15 @@ pub fn flags(bits: i32) -> OFlag {
     OFlag::from_bits_retain(bits)
 }
 
-/// What an open file is to be for the kernel. None ever needs a flush at close: writes reach the file at once.
-fn open_flags(mode: &IoMode) -> FopenFlags {
+/// What an open file is to be for the kernel. Most need no flush at close: writes reach the file at once.
+fn open_flags(mode: &IoMode, flushes: bool) -> FopenFlags {
     let how = match mode {
         IoMode::Cached(true) => FopenFlags::FOPEN_KEEP_CACHE,
         IoMode::Cached(false) | IoMode::Passthrough { .. } => FopenFlags::empty(),
         // Each read and write comes to the daemon; a map is made of fresh pages.
         IoMode::Uncached => FopenFlags::FOPEN_DIRECT_IO,
     };
-    FopenFlags::FOPEN_NOFLUSH | how
+    if flushes { how } else { FopenFlags::FOPEN_NOFLUSH | how }
 }
 
 impl Served {
@@ -303,18 +303,18 @@ impl Served {
         let forgets = attr.ino.0 == attr.stat.ino && !opened.may_be_mapped;
         let ttl = if forgets { name_lifetime } else { Duration::ZERO };
         let attributes = entry_attributes(&attr);
+        let flags = open_flags(&opened.mode, opened.flushes);
         let (fd, keeps_set_id) = match opened.mode {
             IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
-            mode => return reply.created(&ttl, &attributes, GENERATION, fh, open_flags(&mode)),
+            _ => return reply.created(&ttl, &attributes, GENERATION, fh, flags),
         };
         match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
             Ok(backing) => {
-                let flags = FopenFlags::FOPEN_NOFLUSH;
                 reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
             }
             Err(error) => {
                 let mode = self.overlay.not_passed(opened.fh, fd, &error);
-                reply.created(&ttl, &attributes, GENERATION, fh, open_flags(&mode));
+                reply.created(&ttl, &attributes, GENERATION, fh, open_flags(&mode, opened.flushes));
             }
         }
     }
@@ -363,15 +363,16 @@ impl Served {
         let opened = self.overlay.open(caller, Ino(ino.0), flags);
         answer!("open", ino.0, reply, opened, opened => {
             let fh = FileHandle(opened.fh.0);
+            let flags = open_flags(&opened.mode, opened.flushes);
             let (fd, keeps_set_id) = match opened.mode {
                 IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
-                mode => return reply.opened(fh, open_flags(&mode)),
+                _ => return reply.opened(fh, flags),
             };
             match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
-                Ok(backing) => reply.opened_passthrough(fh, FopenFlags::FOPEN_NOFLUSH, &backing),
+                Ok(backing) => reply.opened_passthrough(fh, flags, &backing),
                 Err(error) => {
                     let mode = self.overlay.not_passed(opened.fh, fd, &error);
-                    reply.opened(fh, open_flags(&mode));
+                    reply.opened(fh, open_flags(&mode, opened.flushes));
                 }
             }
         })

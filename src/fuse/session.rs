@@ -87,10 +87,16 @@ impl Mount {
 
     /// Serves requests until unmounted.
     pub fn run(self) -> Result<()> {
-        self.session.run().map_err(|error| Error::Sys {
+        let Mount { session, overlay, .. } = self;
+        let served = session.run().map_err(|error| Error::Sys {
             call: "fuse",
             errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-        })
+        });
+        if overlay.end() {
+            // Closing a file may wait for its filesystem: the end of the process does it, when all that others wait for is done.
+            std::mem::forget(overlay);
+        }
+        served
     }
 
     /// Chosen fallbacks, one a line.

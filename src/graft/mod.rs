@@ -88,7 +88,7 @@ pub enum Source {
     Tmpfs {
         /// Bytes; nothing: the kernel's default, half of the memory.
         size: Option<u64>,
-        /// Permission bits of its root; nothing: 1777.
+        /// Permission bits of its root; nothing: those of the directory that it covers, else 1777.
         mode: Option<u32>,
     },
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
 use super::probe::Place;
 use super::real_dir::{Fact, RealDir};
@@ -45,6 +46,9 @@ impl Stack {
     ) -> Result<Stack> {
         let facts = stat(At::fd(root.as_fd())).call("statx")?;
         let may_hang = inside.may_hang || stat::may_hang(root.as_fd()).call("fstatfs")?;
+        // Such a program may keep what was written by one descriptor, and a sync by another would not reach it: the kernel's own
+        // descriptor of a backing file is one that nobody can sync.
+        let passes = !inside.may_hang && !stat::is_fuse(root.as_fd()).call("fstatfs")?;
         let has_mounts = inside.some || stat::has_subvolumes(root.as_fd()).call("fstatfs")?;
         let readable = open::path(At::fd(root.as_fd())).call("fcntl")?;
         let part = shared.numbers.take();
@@ -65,9 +69,9 @@ impl Stack {
             upper: None,
             direct: Some(Direct { read_only, has_mounts }),
             may_hang,
-            passes: AtomicBool::new(true),
+            passes: AtomicBool::new(passes),
             waiting: AtomicUsize::new(0),
-            keep: None,
+            keep: Mutex::default(),
             // Nobody asks: there are no marks.
             namespace: Namespace::User,
             policy: Policy { redirect: false, metacopy: false, data_only: false },

@@ -19,6 +19,6 @@ pub mod workdir;
 pub use names::{LowerNames, Parts};
 pub use probe::Place;
 pub use real_dir::{DirPool, RealDir};
-pub use stack::{Layer, Shared, Stack, Terms};
+pub use stack::{Kept, Layer, Shared, Stack, Terms};
 pub use upper::Upper;
 pub use workdir::Workdir;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 
 use super::direct::Direct;
 use super::names::Parts;
@@ -84,6 +85,9 @@ impl Shared {
 /// What the resolver found, with everything that was learnt on the way.
 pub type Found = Outcome<Place>;
 
+/// What goes when it is not in use any more.
+pub type Kept = Box<dyn Any + Send + Sync>;
+
 /// An optional upper layer over ordered lower ones.
 #[derive(Debug)]
 pub struct Stack {
@@ -102,7 +106,7 @@ pub struct Stack {
     /// Requests that wait on threads of their own for its filesystem.
     pub waiting: AtomicUsize,
     /// What must stay as long as the stack is in use: a directory made for it, a volume.
-    pub keep: Option<Box<dyn Any + Send + Sync>>,
+    pub keep: Mutex<Option<Kept>>,
     /// Where marks are read.
     pub namespace: Namespace,
     pub(super) policy: Policy,
@@ -156,7 +160,7 @@ impl Stack {
             may_hang: false,
             passes: AtomicBool::new(true),
             waiting: AtomicUsize::new(0),
-            keep: None,
+            keep: Mutex::default(),
             namespace,
             policy: Policy {
                 redirect: config.marks.redirect_dir != RedirectDir::NoFollow,
@@ -238,6 +242,11 @@ impl Stack {
     /// Whether this is one tree without marks, which others may change, too.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
+    }
+
+    /// Whether its filesystem may keep what was written to itself until a file is closed, and tells only then what was lost.
+    pub fn flushes(&self) -> bool {
+        self.is_direct() && self.may_hang
     }
 
     /// Whether a tree without marks may have mounts inside, whose names are listed by other numbers than theirs.

@@ -118,8 +118,8 @@ impl Overlay {
         let mut listed = Vec::new();
         let read = dir::read(fd.as_fd(), !stack.is_writable(), |entry| {
             let mut found = (device, entry.ino, entry.kind);
-            // A mount is listed by the number of what it covers.
-            if entry.kind.is_none() || stack.has_mounts() {
+            // A mount is listed by the number of what it covers, and some programs do not say any number.
+            if entry.kind.is_none() || stack.has_mounts() || entry.ino == UNKNOWN_INO {
                 match stat(At::new(fd.as_fd(), entry.name)) {
                     Ok(real) => found = (real.dev, real.ino, Some(real.kind)),
                     Err(Errno::ENOENT) => return Ok(()),
@@ -167,6 +167,9 @@ impl Overlay {
         Ok(())
     }
 }
+
+/// In a listing: the filesystem has not looked at the object. Source: libfuse, `FUSE_UNKNOWN_INO`.
+const UNKNOWN_INO: u64 = 0xffff_ffff;
 
 /// The source's directory behind an inode.
 fn source(dir: &Inode) -> Result<&Arc<RealDir>> {

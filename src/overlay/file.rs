@@ -47,6 +47,8 @@ pub struct Opened {
     pub mode: IoMode,
     /// A shared mapping may change it without the kernel's attribute cache noticing.
     pub may_be_mapped: bool,
+    /// Its filesystem wants to know when a descriptor is closed.
+    pub flushes: bool,
 }
 
 /// What the daemon keeps of open(2) flags: it writes at the offset that the kernel gives, through the page cache,
@@ -234,7 +236,7 @@ impl Overlay {
         } else {
             through_the_daemon(&inode.stack, !stale_pages)
         };
-        Ok(Opened { fh, mode, may_be_mapped })
+        Ok(Opened { fh, mode, may_be_mapped, flushes: inode.stack.flushes() })
     }
 
     /// Says that the kernel does not pass the open file through after all, because of `error`: neither this nor any other of
@@ -297,6 +299,16 @@ impl Overlay {
         })?;
         *file.fd.write() = Some((fd.clone(), on_upper));
         Ok(fd)
+    }
+
+    /// Hands what was written to the open file over to a filesystem that keeps it until then. Errors: what it answers.
+    pub fn flush(&self, fh: Fh) -> Result<()> {
+        let file = self.file(fh)?;
+        match file.inode.stack.flushes() {
+            true => copy::flush(self.descriptor(&file)?.as_fd()).call("close"),
+            // What was written is in the file already, and locks are the kernel's.
+            false => Ok(()),
+        }
     }
 
     /// Writes what was written to the open file to the disk.

@@ -182,6 +182,20 @@ impl Overlay {
         self.grafts.up.store(true, Ordering::Relaxed);
     }
 
+    /// The mount is gone: what was made for it goes, though somebody may still wait for a source, and keep its tree in use.
+    /// Returns whether a source may keep whoever closes something in it waiting.
+    pub fn end(&self) -> bool {
+        let stacks: Vec<_> = {
+            let table = self.grafts.table.lock();
+            table.attached.iter().map(|attached| attached.root.inode().stack.clone()).collect()
+        };
+        for stack in stacks {
+            let kept = stack.keep.lock().take();
+            drop(kept);
+        }
+        self.may_hang.load(Ordering::Relaxed)
+    }
+
     /// What is attached, in the order in which it was.
     pub fn attached(&self) -> Vec<Spec> {
         self.grafts.table.lock().attached.iter().map(|attached| attached.spec.clone()).collect()

@@ -95,7 +95,8 @@ fn inside(name: &str, data: &Path, inner: &Path) -> Result<PathBuf> {
 
 /// Says that what `stack` shows is attached: a volume that was made for it stays.
 pub(super) fn keep(stack: &Stack) {
-    if let Some(used) = stack.keep.as_ref().and_then(|keep| keep.downcast_ref::<InUse>()) {
+    let keep = stack.keep.lock();
+    if let Some(used) = keep.as_ref().and_then(|keep| keep.downcast_ref::<InUse>()) {
         used.placed.store(true, Ordering::Relaxed);
     }
 }

@@ -55,6 +55,11 @@ impl Overlay {
     pub fn opendir(&self, ino: Ino) -> Result<Fh> {
         let inode = self.dir(ino)?;
         inode.state.write().open_dirs += 1;
+        // Others may move it while it is open, so that it cannot be opened again by its name.
+        if let Some(Err(errno)) = movable(&inode).map(|real| real.pin()) {
+            inode.state.write().open_dirs -= 1;
+            return Err(Error::Sys { call: "openat2", errno });
+        }
         Ok(self.handles.add_dir(OpenDir { inode, listing: Mutex::new(None) }))
     }
 
@@ -76,7 +81,11 @@ impl Overlay {
         let listing = {
             let mut state = dir.inode.state.write();
             state.open_dirs -= 1;
-            if state.open_dirs == 0 { state.listing.take() } else { None }
+            let last = state.open_dirs == 0;
+            if let (true, false, Some(real)) = (last, state.gone, movable(&dir.inode)) {
+                real.unpin();
+            }
+            if last { state.listing.take() } else { None }
         };
         drop(listing);
     }
@@ -370,6 +379,12 @@ impl Overlay {
         let leads_to_grafts = inode.state.read().points.is_some();
         Ok(!leads_to_grafts && self.shown_names(inode)?.is_empty())
     }
+}
+
+/// The directory behind an inode, if others may move it.
+fn movable(inode: &Inode) -> Option<&Arc<RealDir>> {
+    // Neither the root of a tree nor what has no name is ever opened again.
+    inode.upper_dir().filter(|real| real.ino() != 0)
 }
 
 fn parent_number(inode: &Inode) -> u64 {

@@ -1,6 +1,5 @@
 //! Opening what a graft shows: a directory or file of the host, a copy-on-write view of one, a filesystem in memory.
 
-use std::any::Any;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,7 +16,7 @@ use crate::graft::{self, Cache, Cow, Create, Pin, Source, Spec};
 use crate::inode::node::State;
 use crate::inode::{Ino, Inode, Node, Root};
 use crate::layer::ephemeral::Ephemeral;
-use crate::layer::{Stack, Terms};
+use crate::layer::{Kept, Stack, Terms};
 use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, mount, open};
 
@@ -39,7 +38,13 @@ impl Overlay {
             }
             Source::Tmpfs { size, mode } => {
                 let terms = Terms { cache: Cache::Always, ..terms(&spec) };
-                let root = tmpfs(*size, *mode)?;
+                let mode = match (mode, covered.filter(|covered| covered.is_dir())) {
+                    (Some(mode), _) => *mode,
+                    // Whom the directory below keeps out is kept out of what hides it. Source: runc `libcontainer/rootfs_linux.go`.
+                    (None, Some(covered)) => self.attr_of(covered)?.stat.mode & 0o7777,
+                    (None, None) => 0o1777,
+                };
+                let root = tmpfs(*size, mode)?;
                 let (name, inside) = (Path::new("tmpfs"), mount::Inside::default());
                 let stack = Stack::direct(root, name, inside, spec.read_only, terms, &self.grafts.shared)?;
                 self.show_root(stack)?
@@ -49,7 +54,7 @@ impl Overlay {
     }
 
     /// Opens what is at `path`, which has no symlinks. `keep` stays as long as it is in use.
-    fn open_path(&self, spec: &Spec, path: &Path, keep: Option<Box<dyn Any + Send + Sync>>) -> Result<Root> {
+    fn open_path(&self, spec: &Spec, path: &Path, keep: Option<Kept>) -> Result<Root> {
         let is_dir = path.is_dir();
         let dir =
             if is_dir { path } else { path.parent().ok_or(Error::Bug("a file without a directory"))? };
@@ -66,7 +71,9 @@ impl Overlay {
                     .map_err(|error| refused(path, &format!("{error}: change its permissions")))?
             }
         };
-        stack.keep = keep.or(stack.keep);
+        if keep.is_some() {
+            *stack.keep.get_mut() = keep;
+        }
         match (is_dir, spec.pin) {
             (true, _) => self.show_root(stack),
             (false, Pin::Inode) if stack.is_direct() => self.show_inode(stack, path),
@@ -132,7 +139,7 @@ impl Overlay {
         config.xattr_permissions = own.xattr_permissions;
         config.mount.read_only = spec.read_only;
         let mut stack = Stack::open(&config, &self.grafts.shared)?;
-        stack.keep = made.map(|made| Box::new(made) as Box<dyn Any + Send + Sync>);
+        *stack.keep.get_mut() = made.map(|made| Box::new(made) as Kept);
         Ok(stack)
     }
 
@@ -223,8 +230,8 @@ fn existing(path: &Path, create: Option<Create>) -> Result<PathBuf> {
     }
 }
 
-fn tmpfs(size: Option<u64>, mode: Option<u32>) -> Result<OwnedFd> {
-    let mut options = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
+fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
+    let mut options = vec![("mode", format!("{mode:o}"))];
     options.extend(size.map(|size| ("size", size.to_string())));
     mount::tmpfs(&options).map_err(|errno| {
         Error::Setup(format!(

@@ -126,6 +126,12 @@ pub fn statfs(fd: BorrowedFd<'_>) -> Result<Statvfs> {
     fstatvfs(fd)
 }
 
+/// Whether the filesystem behind `fd` is another program's.
+pub fn is_fuse(fd: BorrowedFd<'_>) -> Result<bool> {
+    const FUSE: i64 = 0x6573_5546;
+    Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type().0 as i64 & 0xffff_ffff == FUSE)
+}
+
 /// Whether the filesystem behind `fd` may have directories in it with a device of their own. Source: btrfs-subvolume(8).
 pub fn has_subvolumes(fd: BorrowedFd<'_>) -> Result<bool> {
     const BTRFS: i64 = 0x9123_683e;

@@ -109,6 +109,22 @@ fn the_root_of_a_graft_is_the_root_of_its_source() {
 }
 
 #[test]
+fn a_tmpfs_lets_in_whom_the_directory_below_does() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_tmpfs) else { return };
+    f.lower(0).dir("secret").mode(0o700).dir("shared").mode(0o2770).dir("given").mode(0o700);
+    f.args.extend(["--tmpfs".into(), "/secret".into(), "--mount".into(), "type=tmpfs,dst=/shared".into()]);
+    f.args.extend(["--tmpfs".into(), "/given:mode=711".into(), "--tmpfs".into(), "/none".into()]);
+    f.mount();
+    f.check(|m| {
+        let mode = |name: &str| stat(m.join(name)).mode() & 0o7777;
+        assert_eq!(
+            [mode("secret"), mode("shared"), mode("given"), mode("none")],
+            [0o700, 0o2770, 0o711, 0o1777]
+        );
+    });
+}
+
+#[test]
 fn statfs_answers_for_the_filesystem_that_is_asked_about() {
     let Some(mut f) = Fixture::new(1).and_then(Fixture::need_tmpfs) else { return };
     f.lower(0).dir("d");

@@ -276,3 +276,45 @@ fn an_idle_mount_ends_beside_a_stopped_source() {
     one.signal(libc::SIGCONT);
     assert_eq!(names(f.host("near")), ["f"]);
 }
+
+/// The connection is cut while many wait. The daemon ends, and what it made for the mount goes with it.
+#[test]
+fn a_mount_that_is_cut_off_beside_a_stopped_source_leaves_nothing() {
+    let Some((mut f, one, _two)) = far() else { return };
+    if mode() == Mode::Fusermount {
+        return println!("skipped: an ordinary user cuts nothing off");
+    }
+    let tmp = f.dir().join("tmp");
+    fs::create_dir(&tmp).unwrap();
+    f.args.extend(["-v".into(), format!("{}:/cow:O", f.host("near").display()).into()]);
+    f.unmount();
+    f.note_lowers();
+    run(f.command(&[]).env("TMPDIR", &tmp)).ok();
+    f.set_mounted(true);
+    let view = || names(&tmp).into_iter().any(|name| names(tmp.join(name)).contains(&"upper".to_owned()));
+    assert!(view());
+    fs::write(f.p("cow/new"), "new").unwrap();
+    let open = rw(f.p("one/f"));
+    one.signal(libc::SIGSTOP);
+    let waiting: Vec<_> = (0..20)
+        .map(|i| {
+            let at = f.p(format!("one/n{i}"));
+            apart(move || no(fs::write(at, "n")))
+        })
+        .collect();
+    waits(&waiting[0], "create");
+    let daemon = f.daemon();
+    // It stays mounted, being in use.
+    unsafe { libc::umount2(sys::c(f.p("")).as_ptr(), libc::MNT_FORCE) };
+    for told in &waiting {
+        let done = told.recv_timeout(PROMPT).expect("cut off");
+        assert!([Err(Errno::ECONNABORTED), Err(Errno::ENOTCONN)].contains(&done), "{done:?}");
+    }
+    assert!(eventually(PROMPT, || !view()), "what was made for the mount is left");
+    drop(open);
+    run(Command::new(program()).args(["umount", "--lazy"]).arg(f.p(""))).ok();
+    f.set_mounted(false);
+    one.signal(libc::SIGCONT);
+    assert!(eventually(PROMPT, || !Path::new(&format!("/proc/{daemon}")).exists()), "the daemon stays");
+    f.after_unmount();
+}

@@ -65,9 +65,11 @@ fn a_view_leaves_its_source_as_it_is() {
     fs::write(f.p("d/single"), "mine").unwrap();
     assert_eq!(text(f.p("d/single")), "mine");
     assert_eq!(sys::unlink(f.p("d/single")), Err(Errno::EBUSY));
-    assert_eq!(names(&tmp).len(), 2);
+    let made =
+        || names(&tmp).into_iter().filter(|name| !name.ends_with(&format!("-{}", nix::unistd::geteuid())));
+    assert_eq!(made().count(), 2);
     f.unmount();
-    assert_eq!(names(&tmp), [] as [&str; 0], "what is thrown away is gone");
+    assert_eq!(made().count(), 0, "what is thrown away is gone");
     assert_eq!(
         (names(f.host("data")), text(f.host("single"))),
         (vec!["d".into(), "f".into(), "gone".into()], "s".into())

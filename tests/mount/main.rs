@@ -28,6 +28,7 @@ mod graft_load;
 mod graft_numbers;
 mod graft_own;
 mod graft_ro;
+mod graft_sshfs;
 mod graft_way;
 mod layers;
 mod limits;

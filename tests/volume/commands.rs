@@ -29,6 +29,10 @@ fn create_prints_the_name_and_ls_lists_it_as_docker_does() {
         state.ok(&["ls", "--format", "{{.Name}}: {{.Driver}} {{.Scope}} {{.Label \"a\"}}"]),
         "v2: local local 1\nv10: local local 1\n"
     );
+    assert_eq!(state.ok(&["ls", "--format", "", "-f", "name=v2"]), "DRIVER    VOLUME NAME\nlocal     v2\n");
+    assert_eq!(state.ok(&["ls", "--format", "raw", "-f", "name=v2"]), "name: v2\ndriver: local\n\n");
+    assert_eq!(state.ok(&["ls", "-q", "--format", "raw", "-f", "name=v2"]), "name: v2\n");
+    assert_eq!(state.ok(&["ls", "-q", "--format", "{{.Driver}}", "-f", "name=v2"]), "local\n");
     let line = state.ok(&["ls", "--format", "json", "-f", "name=v2"]);
     let fields: BTreeMap<String, String> = serde_json::from_str(&line).unwrap();
     let keys: Vec<&str> = fields.keys().map(String::as_str).collect();

@@ -13,17 +13,20 @@ use crate::cli::exit::Outcome;
 use crate::volume::{Store, Volume};
 
 const TABLE: &str = "{{.Driver}}\t{{.Name}}";
+const RAW: &str = "name: {{.Name}}\ndriver: {{.Driver}}\n";
 
 /// Lists the volumes that the filters take.
 pub fn list(store: &Store, args: &ListArgs) -> Outcome {
     let filter = Filter::new(&args.filter, &["dangling", "driver", "label", "name"])?;
     // Before anything is listed: a format that makes no sense is refused in an empty store too.
-    let format = args.format.as_deref().unwrap_or("table");
+    let format = args.format.as_deref().filter(|format| !format.is_empty()).unwrap_or("table");
     let (table, template) = match format.strip_prefix("table") {
-        _ if args.quiet => (false, "{{.Name}}"),
+        Some(rest) if rest.trim().is_empty() && args.quiet => (false, "{{.Name}}"),
         Some(rest) if rest.trim().is_empty() => (true, TABLE),
         Some(rest) => (true, rest.trim()),
         None if format == "json" => (false, "{{json .}}"),
+        None if format == "raw" && args.quiet => (false, "name: {{.Name}}"),
+        None if format == "raw" => (false, RAW),
         None => (false, format),
     };
     let template = Template::new(template, true)?;
