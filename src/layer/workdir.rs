@@ -209,9 +209,21 @@ fn lock(path: &Path) -> Result<nix::fcntl::Flock<OwnedFd>> {
 /// Takes the lock that says that a mount uses this directory. Errors: EWOULDBLOCK if one does.
 pub fn lock_dir(path: &Path) -> nix::Result<nix::fcntl::Flock<OwnedFd>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let dir = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?;
-    nix::fcntl::Flock::lock(dir, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)
+    let mut dir = nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?;
+    let begun = std::time::Instant::now();
+    loop {
+        match nix::fcntl::Flock::lock(dir, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            // A daemon whose mount has ended may take a moment to leave.
+            Err((again, Errno::EWOULDBLOCK)) if begun.elapsed() < LEAVING => dir = again,
+            Err((_, errno)) => return Err(errno),
+        }
+        std::thread::sleep(LEAVING / 50);
+    }
 }
+
+/// So long may a daemon that has unmounted take to end.
+const LEAVING: std::time::Duration = std::time::Duration::from_millis(500);
 
 fn make_dir(root: BorrowedFd<'_>, which: &str, path: &Path) -> Result<OwnedFd> {
     let at = At::new(root, OsStr::new(which));

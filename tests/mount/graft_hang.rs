@@ -217,6 +217,9 @@ fn a_killed_source_says_so_and_nobody_else_does() {
     let open = rw(f.p("one/f"));
     assert_eq!(text(f.p("dir/single")), "far");
     one.signal(libc::SIGKILL);
+    // What was asked in the moment of its death is answered ECONNABORTED.
+    let dead = || err(one.at.symlink_metadata()) == Errno::ENOTCONN;
+    assert!(eventually(Duration::from_secs(10), dead));
     for _ in 0..3 {
         assert_eq!(err(f.p("one").symlink_metadata()), Errno::ENOTCONN);
         assert_eq!(err(fs::read(f.p("one/f"))), Errno::ENOTCONN);
