@@ -50,7 +50,7 @@ fn paths(out: &str) -> Vec<&str> {
 
 #[test]
 fn what_is_hidden_is_listed_with_its_kind_and_the_graft() {
-    let Some(f) = rebuilt() else { return };
+    let Some(f) = rebuilt().and_then(Fixture::need_tmpfs) else { return };
     assert_eq!(f.says(&["shadow", "@"]).ok().out, "");
     assert_eq!(f.says(&["shadow", "--json", "@"]).ok().out, "[]\n");
     f.graft(&[
@@ -107,7 +107,7 @@ fn what_is_hidden_is_listed_with_its_kind_and_the_graft() {
 
 #[test]
 fn stale_files_are_named_with_both_times() {
-    let Some(mut f) = rebuilt() else { return };
+    let Some(mut f) = rebuilt().and_then(Fixture::need_tmpfs) else { return };
     f.graft(&["add", "@", "-v", "./volume:/model_test:ro", "--tmpfs", "/other"]).ok();
     let out = f.says(&["shadow", "--stale", "@"]).ok().out;
     assert_eq!(
@@ -150,7 +150,7 @@ fn names_that_show_beside_a_graft_are_not_hidden() {
 
 #[test]
 fn a_reader_that_has_seen_enough_ends_it() {
-    let Some(f) = rebuilt() else { return };
+    let Some(f) = rebuilt().and_then(Fixture::need_tmpfs) else { return };
     let many = f.p("many");
     fs::create_dir(&many).unwrap();
     (0..3000).for_each(|i| fs::write(many.join(format!("file-with-a-long-name-{i}")), "").unwrap());
