@@ -214,6 +214,11 @@ def machine():
     }
 
 
+def ended(number, _frame):
+    say(f"ended by signal {number}: cleaning up")
+    sys.exit(128 + number)
+
+
 def main():
     args = arguments()
     file = args.out / "results.json"
@@ -236,7 +241,7 @@ def main():
         # The same code as walk50k, and the preparation of ten times as much.
         chosen = [workload for workload in chosen if workload.name != "walk500k"]
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, ended)
     scratch = Path(tempfile.mkdtemp(prefix="stratafs-bench."))
     scratch.chmod(0o755)
     failed = 0

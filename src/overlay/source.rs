@@ -28,7 +28,11 @@ impl Overlay {
         let root = match &spec.source {
             Source::Bind { path, create } => {
                 self.outside(path)?;
-                self.open_path(&spec, &existing(path, *create)?, None)?
+                let path = existing(path, *create)?;
+                if !spec.read_only && spec.cow.is_none() {
+                    self.no_layer(&path)?;
+                }
+                self.open_path(&spec, &path, None)?
             }
             Source::Volume(volume) => {
                 let (name, path, used) = self.open_volume(&spec, volume, covered)?;
@@ -166,6 +170,20 @@ impl Overlay {
         let tree = open::root(path).map_err(|errno| refused(path, errno.desc()))?;
         // What is mounted on the host later shows inside, too.
         Ok((tree, mount::Inside { some: true, ..inside }))
+    }
+
+    /// Errors: `Setup` for what is inside a layer of the mount, which a bind that takes changes would change.
+    fn no_layer(&self, path: &Path) -> Result<()> {
+        let config = &self.grafts.config;
+        let upper = config.upper.iter().flat_map(|upper| [&upper.dir, &upper.work]);
+        for layer in config.lowers.iter().chain(&config.data_lowers).chain(upper) {
+            if fs::canonicalize(layer).is_ok_and(|layer| path.starts_with(layer)) {
+                let why =
+                    format!("it is in layer {layer:?} of this mount, which must not change: say `ro` or `O`");
+                return Err(refused(path, &why));
+            }
+        }
+        Ok(())
     }
 
     /// Errors: `Setup` for what is inside the mount itself.

@@ -196,3 +196,20 @@ fn the_same_source_twice_is_two_trees_with_the_same_content() {
         assert_eq!(stat(m.join("two/a")).nlink(), 2);
     });
 }
+
+#[test]
+fn a_layer_of_the_mount_is_attached_only_where_nothing_changes_it() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).dir("d").file("d/f", "lower");
+    let source = f.low(0, "d");
+    let spec = |mode: &str| format!("{}:/x{mode}", source.display());
+    let done = f.try_mount(&["-v", &spec("")]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("must not change") && done.err.contains("`ro`"), "{}", done.err);
+    f.mount_with(&["-v", &spec(":ro")]);
+    assert_eq!(text(f.p("x/f")), "lower");
+    f.unmount();
+    f.mount_with(&["-v", &spec(":O")]);
+    fs::write(f.p("x/f"), "copied up").unwrap();
+    assert_eq!((text(f.p("x/f")).as_str(), text(f.low(0, "d/f")).as_str()), ("copied up", "lower"));
+}
