@@ -178,7 +178,7 @@ fn callers_who_say_nothing_keep_nobody_else_out_for_ever() {
 
 #[test]
 fn grafts_are_listed_for_people_and_programs_and_in_the_record() {
-    let Some(mut f) = up() else { return };
+    let Some(mut f) = up().and_then(Fixture::need_tmpfs) else { return };
     f.unmount();
     f.mount_with(&["-v", &format!("{}/one:/app:ro", f.dir().display())]);
     f.graft(&["add", "@", "--tmpfs", "/empty:size=1m", "-v", "./two:/new/place:O"]).ok();

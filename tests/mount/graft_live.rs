@@ -25,7 +25,7 @@ fn what_is_added_shows_at_once_and_what_it_hid_shows_after() {
 /// The kernel keeps listings and absent names of layers for ever, and a listing makes no names known to it.
 #[test]
 fn what_the_kernel_has_cached_is_told() {
-    let Some(f) = up() else { return };
+    let Some(f) = up().and_then(Fixture::need_tmpfs) else { return };
     let root = |f: &Fixture| names(f.p(""));
     assert_eq!(root(&f), ["app", "empty", "file"]);
     assert_eq!(root(&f), ["app", "empty", "file"]);
