@@ -92,10 +92,7 @@ impl Mount {
             call: "fuse",
             errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
         });
-        if overlay.end() {
-            // Closing a file may wait for its filesystem: the end of the process does it, when all that others wait for is done.
-            std::mem::forget(overlay);
-        }
+        overlay.end();
         served
     }
 

@@ -92,6 +92,18 @@ impl Handles {
         }
     }
 
+    /// All open files.
+    pub fn files(&self) -> Vec<Arc<OpenFile>> {
+        let mut files = Vec::new();
+        for shard in &self.shards {
+            files.extend(shard.lock().values().filter_map(|handle| match handle {
+                Handle::File(file) => Some(file.clone()),
+                Handle::Dir(_) => None,
+            }));
+        }
+        files
+    }
+
     /// The open directory with this number.
     pub fn dir(&self, fh: Fh) -> Option<Arc<OpenDir>> {
         match self.shard(fh).lock().get(&fh) {

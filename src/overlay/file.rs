@@ -210,8 +210,9 @@ impl Overlay {
         }
         opens.writers += u32::from(writes(flags));
         if inode.stack.is_direct() && state.orphan.is_none() {
-            // Others may give its name away while it is open.
-            state.orphan = Some(fd.clone());
+            // Others may give its name away while it is open. Whose close may wait for its filesystem, only files that are open have.
+            let place = if inode.stack.flushes() { open::again_as_path(&fd).ok() } else { None };
+            state.orphan = Some(place.map_or_else(|| fd.clone(), Arc::new));
         }
         let opens = &mut state.opens;
         let keeps_set_id = opens.keeps_set_id;

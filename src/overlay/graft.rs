@@ -183,8 +183,7 @@ impl Overlay {
     }
 
     /// The mount is gone: what was made for it goes, though somebody may still wait for a source, and keep its tree in use.
-    /// Returns whether a source may keep whoever closes something in it waiting.
-    pub fn end(&self) -> bool {
+    pub fn end(&self) {
         let stacks: Vec<_> = {
             let table = self.grafts.table.lock();
             table.attached.iter().map(|attached| attached.root.inode().stack.clone()).collect()
@@ -193,7 +192,10 @@ impl Overlay {
             let kept = stack.keep.lock().take();
             drop(kept);
         }
-        self.may_hang.load(Ordering::Relaxed)
+        for file in self.handles.files().iter().filter(|file| file.inode.stack.may_hang) {
+            // Closing it may wait for its filesystem. The end of the process does it, when all that others wait for is done.
+            std::mem::forget(file.fd.write().take());
+        }
     }
 
     /// What is attached, in the order in which it was.
