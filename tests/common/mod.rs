@@ -350,15 +350,6 @@ impl Fixture {
         None
     }
 
-    /// Nothing, with a word, if this run's daemon may make no filesystem in memory.
-    pub fn need_tmpfs(self) -> Option<Fixture> {
-        if mode() != Mode::Fusermount {
-            return Some(self);
-        }
-        println!("skipped: an ordinary user makes no tmpfs");
-        None
-    }
-
     /// Nothing, with a word, on kernel overlayfs, which does it otherwise on purpose.
     pub fn departs(self, how: &str) -> Option<Fixture> {
         if !kernel_oracle() {
