@@ -74,9 +74,10 @@ fn works(f: &mut Fixture) {
 /// Unmounts as the caller does, not by `stratafs umount`.
 #[track_caller]
 fn gone_by(f: &mut Fixture, command: &mut Command) {
-    run(command).ok();
     let (at, limit) = (f.p(""), std::time::Duration::from_secs(10));
-    assert!(eventually(limit, || daemons_of(&at).is_empty()), "the daemon outlives {command:?}");
+    let exe = format!("/proc/{}/exe", served_by(&at));
+    run(command).ok();
+    assert!(eventually(limit, || fs::read_link(&exe).is_err()), "the daemon outlives {command:?}");
     assert_eq!(mounts_at(&at), []);
     f.after_unmount();
 }
@@ -176,15 +177,12 @@ fn the_call_of_containerd() {
     };
     silently(&mut f, &mut call(&list));
     assert_eq!(text(at.join("d/a")), "top");
-    // The daemon goes by another name, so it is not found by it; its lock is.
-    run(Command::new("umount").arg(&at)).ok();
-    f.set_mounted(false);
+    gone_by(&mut f, Command::new("umount").arg(&at));
     // What the snapshotter tries before it starts: two lowers, no upper.
     let lowers = list.split(',').next().unwrap().to_owned();
     silently(&mut f, &mut call(&lowers));
     assert_eq!(err(fs::write(at.join("new"), "x")), Errno::EROFS);
-    run(Command::new("umount").arg(&at)).ok();
-    f.set_mounted(false);
+    gone_by(&mut f, Command::new("umount").arg(&at));
     assert!(eventually(std::time::Duration::from_secs(10), || f.try_mount(&[]).code == Some(0)));
     works(&mut f);
 }
