@@ -1,6 +1,5 @@
 //! The compose files that people learn from, as they are written; and a source on a filesystem that others serve.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::common::*;
@@ -10,11 +9,10 @@ use crate::story::{NEW, OLD, Story};
 #[test]
 fn compose_files_work_as_they_are_written() {
     let Some(s) = Story::new() else { return };
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/compose");
-    let file = |name: &str| s.host("test02/docker-compose.yml", &text(data.join(name)));
+    let file = |text: &str| s.host("test02/docker-compose.yml", text);
     let service = |name| ["--compose", "test02/docker-compose.yml", "--service", name];
     let volume = "test02_test02-tensorflow-volume";
-    file("wide.yml");
+    file(include_str!("../data/compose/wide.yml"));
     for (version, models) in [(0, vec!["base.h5"]), (1, vec!["base.h5", "today.h5"])] {
         let one = s.mount("one", version, &service("model_test"));
         assert_eq!(names(one.p("model_test/model")), models);
@@ -26,7 +24,7 @@ fn compose_files_work_as_they_are_written() {
     assert_eq!(labels["com.docker.compose.project"], "test02");
     assert_eq!(labels["com.docker.compose.volume"], "test02-tensorflow-volume");
     s.ok(&["volume", "rm", volume]);
-    file("right.yml");
+    file(include_str!("../data/compose/right.yml"));
     for (version, program) in [(0, OLD), (1, NEW)] {
         let one = s.mount("one", version, &service("model_test"));
         assert_eq!(text(one.p("model_test/main.py")), program);
@@ -41,13 +39,14 @@ fn compose_files_work_as_they_are_written() {
     s.no_mount(&service("model_tes"), "no such service: model_tes: did you mean `model_test`?");
 
     // There is no server; the words are those of mount(8).
-    file("nfs.yml");
+    file(include_str!("../data/compose/nfs.yml"));
     s.no_mount(&service("my-service"), "volume \"test02_nfs-volume\" cannot be mounted: mount");
     s.no_mount(&service("my-service"), ": correct its type, device and o");
 
     // Only the place of the key is another.
     let key = s.host("path/to/private_key", "secret");
-    let remote = text(data.join("remote-db.yml")).replace("/path/to/private_key", key.to_str().unwrap());
+    let remote = include_str!("../data/compose/remote-db.yml");
+    let remote = remote.replace("/path/to/private_key", key.to_str().unwrap());
     s.host("test02/docker-compose.yml", &remote);
     let one = s.mount("one", 0, &service("my-app"));
     assert_eq!(text(one.p("root/.ssh/id_rsa")), "secret");
@@ -65,7 +64,7 @@ fn a_distributed_source_serves_and_its_death_is_its_own() {
     assert_eq!(text(server.p("model_test/file")), "for all");
     assert_eq!(text(one.p("mnt/shared/main.py")), OLD);
     let pid = daemons_of(&server.at)[0];
-    run(Command::new("kill").arg("-KILL").arg(pid.to_string())).ok();
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
     let gone = || matches!(no(fs::read(one.p("mnt/shared/file"))), Err(Errno::ENOTCONN | Errno::EIO));
     assert!(eventually(std::time::Duration::from_secs(5), gone));
     assert_eq!(text(one.p("model_test/main.py")), NEW);
