@@ -28,7 +28,8 @@ fusermount)
     mkdir "$dir/etc"
     export STRATAFS_BIN="$dir/stratafs"
     unshare -m sh -ec 'dir=$1 uid=$2; shift 2
-        awk "\$3 ~ /^fuse[.]/ { print \$2 }" /proc/mounts | xargs -r umount -l
+        # One below another has gone with it.
+        awk "\$3 ~ /^fuse[.]/ { print \$2 }" /proc/mounts | xargs -r umount -l 2>/dev/null || true
         mount --bind "$dir/fuse" /dev/fuse
         mount -t tmpfs -o mode=755 etc "$dir/etc"
         cp -a /etc/. "$dir/etc"
