@@ -287,9 +287,10 @@ fn a_file_does_not_go_onto_a_directory() {
     let dir = scratch(false);
     plant(&dir.path().join("lower"), "lower");
     fs::write(dir.path().join("file"), "").unwrap();
+    fs::create_dir(dir.path().join("directory")).unwrap();
     let (point, lower) = (dir.path().join("merged"), dir.path().join("lower"));
     fs::create_dir(&point).unwrap();
-    for (source, target) in [("file", "/a"), ("lower", "/e")] {
+    for (source, target) in [("file", "/a"), ("directory", "/e")] {
         let spec = format!("{}:{target}", dir.path().join(source).display());
         let mut command = Command::new(env!("CARGO_BIN_EXE_stratafs"));
         let done =
