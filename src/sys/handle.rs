@@ -70,5 +70,28 @@ pub fn filesystem_uuid(file: BorrowedFd<'_>) -> [u8; 16] {
     let done = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFSUUID as _, raw.as_mut_ptr()) };
     // SAFETY: it was zeroed, and any bytes are a valid value.
     let raw = unsafe { raw.assume_init() };
-    if done == 0 && raw.len == 16 { raw.uuid } else { [0; 16] }
+    if done == 0 && raw.len == 16 { raw.uuid } else { btrfs_uuid(file).unwrap_or_default() }
+}
+
+/// That of btrfs, which has a call of its own for it. Source: btrfs-ioctl(2) `BTRFS_IOC_FS_INFO`.
+fn btrfs_uuid(file: BorrowedFd<'_>) -> Option<[u8; 16]> {
+    #[repr(C)]
+    struct FsInfo {
+        max_id: u64,
+        devices: u64,
+        uuid: [u8; 16],
+        rest: [u8; 992],
+    }
+    /// `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`
+    const BTRFS_IOC_FS_INFO: libc::c_ulong = 0x8400_941f;
+    let facts = nix::sys::statfs::fstatfs(file).ok()?;
+    if facts.filesystem_type() != nix::sys::statfs::BTRFS_SUPER_MAGIC {
+        return None;
+    }
+    let mut raw = MaybeUninit::<FsInfo>::zeroed();
+    // SAFETY: the call fills at most the structure, which lives through it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), BTRFS_IOC_FS_INFO as _, raw.as_mut_ptr()) };
+    // SAFETY: it was zeroed, and any bytes are a valid value.
+    let raw = unsafe { raw.assume_init() };
+    (done == 0).then_some(raw.uuid)
 }
