@@ -249,9 +249,17 @@ fn the_tutorial_has_the_compose_files_of_the_tests() {
 fn promises_name_tests_that_exist() {
     let mut tests = String::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for dir in
-        ["tests", "tests/mount", "tests/format", "src", "src/merge", "src/overlay", "src/config", "src/fuse"]
-    {
+    for dir in [
+        "tests",
+        "tests/mount",
+        "tests/format",
+        "tests/crash",
+        "src",
+        "src/merge",
+        "src/overlay",
+        "src/config",
+        "src/fuse",
+    ] {
         let entries = std::fs::read_dir(root.join(dir)).unwrap_or_else(|e| unreachable!("{dir}: {e}"));
         let sources =
             entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "rs"));
