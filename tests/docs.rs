@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The papers with commands, and where the program is.
-const PAPERS: [&str; 7] = [
+const PAPERS: [&str; 8] = [
     "README.md",
     "docs/architecture.md",
     "docs/on-disk-format.md",
+    "docs/reliability.md",
     "docs/semantics.md",
     "docs/tutorial.md",
     "docs/volumes.md",
