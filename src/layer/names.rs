@@ -31,7 +31,7 @@ impl Hasher for AsItIs {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
             self.0 ^= u64::from_ne_bytes(word);
         }
     }

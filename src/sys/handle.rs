@@ -37,17 +37,14 @@ pub fn name_to_handle(at: At<'_>) -> Result<(i32, Vec<u8>)> {
     })?;
     Errno::result(done)?;
     let len = (raw.bytes as usize).min(MAX_HANDLE_BYTES);
-    Ok((raw.kind, raw.handle[..len].to_vec()))
+    Ok((raw.kind, raw.handle.get(..len).unwrap_or_default().to_vec()))
 }
 
 /// Opens the object of a handle as a place; `mount` is a readable descriptor on its filesystem. Errors: ESTALE if it is
 /// gone; EPERM without `CAP_DAC_READ_SEARCH`.
 pub fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> Result<OwnedFd> {
-    if handle.len() > MAX_HANDLE_BYTES {
-        return Err(Errno::EINVAL);
-    }
     let mut raw = RawHandle { bytes: handle.len() as u32, kind, handle: [0; MAX_HANDLE_BYTES] };
-    raw.handle[..handle.len()].copy_from_slice(handle);
+    raw.handle.get_mut(..handle.len()).ok_or(Errno::EINVAL)?.copy_from_slice(handle);
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: `raw` lives through the call and says its length.
     let fd = unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut raw, flags) };

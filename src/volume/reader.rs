@@ -161,7 +161,7 @@ impl<R: Read> Reader<R> {
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let got = self.from.read(&mut buffer[..len])?;
+        let got = self.from.read(buffer.get_mut(..len).unwrap_or_default())?;
         if got == 0 && len > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -182,14 +182,14 @@ fn parse(mut data: &[u8]) -> io::Result<Records> {
     while !data.is_empty() {
         let split = || {
             let blank = data.iter().position(|byte| *byte == b' ')?;
-            let len: usize = std::str::from_utf8(&data[..blank]).ok()?.parse().ok()?;
+            let len: usize = std::str::from_utf8(data.get(..blank)?).ok()?.parse().ok()?;
             let record = data.get(blank + 1..len)?.strip_suffix(b"\n")?;
             let equals = record.iter().position(|byte| *byte == b'=')?;
-            Some((record[..equals].to_vec(), record[equals + 1..].to_vec(), len))
+            Some((record.get(..equals)?.to_vec(), record.get(equals + 1..)?.to_vec(), data.get(len..)?))
         };
-        let (key, value, len) = split().ok_or_else(|| broken("its records are damaged"))?;
+        let (key, value, rest) = split().ok_or_else(|| broken("its records are damaged"))?;
         records.push((key, value));
-        data = &data[len..];
+        data = rest;
     }
     Ok(records)
 }
