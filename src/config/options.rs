@@ -11,6 +11,7 @@ use super::draft::{Draft, RedirectWord};
 use super::split::{self, Field};
 use super::{FsyncMode, XattrPermissions, Xino, ids};
 use crate::error::{Error, Result};
+use crate::graft::shown;
 
 /// One option: how it is written, what it is for, what it does.
 pub struct Entry {
@@ -175,7 +176,8 @@ fn take(draft: &mut Draft, field: &Field) -> Result<()> {
         (Value(set), None) if matches!(entry.name, "writeback" | "noxattrs") => set(draft, b"1"),
         (Value(_), None) => Err(format!("it needs a value: write `{}={}`", entry.name, placeholder(entry))),
     };
-    why.map_err(|why| Error::Setup(format!("option `{}`: {why}", field.shown())))
+    // The reason may quote the value.
+    why.map_err(|why| Error::Setup(shown(format!("option `{}`: {why}", field.shown()).as_bytes())))
 }
 
 fn placeholder(entry: &Entry) -> &'static str {

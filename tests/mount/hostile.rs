@@ -330,6 +330,7 @@ fn origins_of_others_make_no_two_objects_one() {
                 .arg("-w")
                 .arg(&work)
                 .arg(&at));
+            let _mounted = Umount(at.clone());
             done.ok();
             for path in sum::tree(&dir).keys() {
                 sys::chmod(at.join(path), 0o755).unwrap();
