@@ -249,7 +249,7 @@ impl Inode {
     }
 
     /// Notes that `more` parts were asked for a name in vain. Returns whether that has now happened `worth` times, for a
-    /// directory whose names are not known yet; `worth` is asked seldom.
+    /// directory whose names are not known yet.
     pub fn asked_in_vain(&self, more: u32, worth: impl FnOnce() -> u32) -> bool {
         let Node::Dir { names, vain, .. } = &self.node else { return false };
         if more == 0 || names.get().is_some() {
@@ -257,8 +257,7 @@ impl Inode {
         }
         let before = vain.fetch_add(more, Ordering::Relaxed);
         let now = before.saturating_add(more);
-        // At 16, 32, 64 ...: what it is worth does not change often.
-        now >= 16 && before.max(1).ilog2() != now.ilog2() && now >= worth()
+        now >= 16 && now >= worth()
     }
 
     /// Keeps the names of the lower parts.

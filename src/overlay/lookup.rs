@@ -14,7 +14,7 @@ use crate::inode::node::State;
 use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point};
 use crate::layer::real_dir::Fact;
 use crate::layer::stack::Found;
-use crate::layer::{Place, RealDir, Stack, Upper};
+use crate::layer::{Place, Stack, Upper};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
@@ -22,9 +22,6 @@ use crate::merge::origin::Origin;
 use crate::merge::resolve::{Data, Members, Outcome};
 use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, name};
-
-/// So many bytes of a directory are listed in the time of one question for a name.
-const BYTES_PER_PROBE: u64 = 256;
 
 /// The longest name of any layer.
 const NAME_MAX: usize = 255;
@@ -132,8 +129,9 @@ impl Overlay {
         if !parent.stack.is_direct() && mark::is_reserved(name.as_bytes()) {
             return Ok(None);
         }
+        self.learn_names_first(parent);
         let found = parent.stack.resolve(parent.parts(), name)?;
-        self.learn_names(parent, &found)?;
+        self.learn_names(parent, &found);
         let Some(object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
         // What a device or an attribute really says takes another look at the object.
         let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
@@ -143,31 +141,6 @@ impl Overlay {
             None => self.attr_of(&inode)?,
         };
         Ok(Some(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) }))
-    }
-
-    /// Layers that were asked in vain often enough are listed once, and then not asked any more for what they do not have.
-    /// A directory in which little is looked for is never listed for that: it may be huge.
-    fn learn_names(&self, parent: &Arc<Inode>, found: &Found) -> Result<()> {
-        if parent.parts().names.is_some() {
-            return Ok(());
-        }
-        let lowers = parent.lower_dirs().len();
-        let vain = match found {
-            Outcome::Absent => lowers,
-            Outcome::Dir(members) => lowers.saturating_sub(members.len()),
-            Outcome::NonDir(layer, ..) => {
-                parent.lower_dirs().iter().take_while(|dir| dir.layer() < *layer).count()
-            }
-            Outcome::Broken(..) => 0,
-        };
-        let worth = || {
-            let bytes: u64 = parent.lower_dirs().iter().map(size_of_dir).sum();
-            u32::try_from(bytes / BYTES_PER_PROBE).unwrap_or(u32::MAX)
-        };
-        if parent.asked_in_vain(u32::try_from(vain).unwrap_or(u32::MAX), worth) {
-            self.shown_names(parent)?;
-        }
-        Ok(())
     }
 
     /// A lookup of an inode that is known for as long as something is attached in or below `parent`.
@@ -491,9 +464,4 @@ fn find_index(
     state.nlink = count.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0);
     state.index = Some(entry);
     Ok(())
-}
-
-/// How large a directory of a layer is, in bytes, as its filesystem counts them.
-fn size_of_dir(dir: &Arc<RealDir>) -> u64 {
-    dir.fd().and_then(|fd| stat(At::fd(fd.as_fd()))).map_or(u64::MAX >> 16, |found| found.size)
 }

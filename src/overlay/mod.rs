@@ -15,6 +15,7 @@ mod ids;
 mod in_volume;
 mod io;
 mod lead;
+mod learn;
 mod link;
 mod lookup;
 mod names;

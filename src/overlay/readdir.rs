@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 
 use super::Overlay;
 use super::attr::{Attr, Lifetime};
+use super::learn::MANY_LAYERS;
 use super::lookup::Entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
 use crate::inode::{Fh, Ino, Inode, OpenDir, Point, Root};
 use crate::layer::real_dir::{Fact, RealDir};
-use crate::layer::{LowerNames, override_stat, probe};
+use crate::layer::{Learning, override_stat, probe};
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
+use crate::merge::mark;
 use crate::merge::resolve::Outcome;
-use crate::merge::{LayerId, mark};
 use crate::sys::stat::stat;
 use crate::sys::{At, dir, name};
 
@@ -122,6 +123,8 @@ impl Overlay {
     ) -> Result<()> {
         let dir = self.opened_dir(fh)?;
         let dir_ino = dir.inode.ino;
+        // Of each directory in it all layers would be asked about their marks, and most who list it never ask for one.
+        let looks_in_many = dir.inode.lower_dirs().len() > MANY_LAYERS;
         self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
                 return Ok(each(DirEntryPlus { entry, attr: None }));
@@ -131,6 +134,9 @@ impl Overlay {
                     // Whoever lists a directory shall not wait for what is attached in it.
                     return Ok(self.without_node(entry, &mut each));
                 }
+            }
+            if entry.kind == FileKind::Dir && looks_in_many {
+                return Ok(self.without_node(entry, &mut each));
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
@@ -294,14 +300,14 @@ impl Overlay {
         let dirs = inode.real_dirs();
         let mut merger = Merger::default();
         let upper_parts = usize::from(inode.upper_dir().is_some());
-        let mut lower_names = LowerNames::default();
+        let mut lower_names = Learning::default();
         for (i, real) in dirs.iter().enumerate() {
             let raws = self.raw_names(inode, real)?;
             let last = i + 1 == dirs.len();
             let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
             let whiteout_files = merger.feed(real.layer(), last, entries);
             real.note(Fact::NoWhiteoutFiles, !whiteout_files);
-            if let Some(position) = i.checked_sub(upper_parts) {
+            if let Some(position) = i.checked_sub(upper_parts).and_then(|at| u16::try_from(at).ok()) {
                 for (name, ..) in &raws {
                     lower_names.add(position, name);
                     if let Some(hidden) = mark::hidden_by(name.as_bytes()) {
@@ -311,16 +317,16 @@ impl Overlay {
             }
         }
         if !inode.lower_dirs().is_empty() {
-            inode.keep_names(lower_names);
+            inode.keep_names(lower_names.finish());
         }
         Ok(merger.finish())
     }
 
     fn raw_names(&self, inode: &Inode, real: &Arc<RealDir>) -> Result<Vec<(Box<OsStr>, u64, RawKind)>> {
-        let fd = real.fd().call("openat2")?;
+        let fd = real.readable(!real.layer().is_upper()).call("openat2")?;
         let stack = &inode.stack;
         let mut raws = Vec::new();
-        let read = dir::read(fd.as_fd(), real.layer() != LayerId::UPPER, |entry| {
+        let read = dir::entries(&fd, |entry| {
             let at = At::new(fd.as_fd(), entry.name);
             let kind = match entry.kind {
                 None | Some(FileKind::Char) => {
