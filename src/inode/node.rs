@@ -43,6 +43,8 @@ pub struct Inode {
     pub node: Node,
     /// The kernel keeps attributes that a copy-up or a write behind its back makes wrong.
     pub attributes_cached: AtomicBool,
+    /// It has been open.
+    opened: AtomicBool,
 }
 
 /// The real objects behind an inode that do not change but by copy-up.
@@ -219,6 +221,7 @@ impl Inode {
             state: LevelRwLock::new(state),
             node,
             attributes_cached: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
         }
     }
 
@@ -347,6 +350,11 @@ impl Inode {
     /// The directory's place in the merged tree; nothing for the root of a stack.
     pub fn dir_name(&self) -> Option<Name> {
         self.state.read().names.first().cloned()
+    }
+
+    /// Notes that it is open. Returns whether it never was before.
+    pub fn note_opened(&self) -> bool {
+        !self.opened.swap(true, Ordering::Relaxed)
     }
 
     /// Notes that the kernel keeps attributes, and returns whether it may already.

@@ -72,7 +72,7 @@ fn writes(flags: OFlag) -> bool {
 
 /// How bytes flow that the kernel does not pass through. Where others write, too, each read asks, however long names and
 /// attributes hold: pages would stay old until the next open.
-fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
+pub(super) fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
     match Lifetime::of(stack) {
         Lifetime::Forever => IoMode::Cached(pages_hold),
         Lifetime::For(_) | Lifetime::None => IoMode::Uncached,
@@ -195,6 +195,9 @@ impl Overlay {
         } else {
             fd
         };
+        if inode.note_opened() && !passes && !in_upper && !writes(flags) {
+            self.fill_pages(inode, &state, &fd);
+        }
         let opens = &mut state.opens;
         opens.plain_writers += u32::from(plain_writer);
         if passes {

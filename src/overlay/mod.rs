@@ -10,6 +10,7 @@ mod busy;
 mod create;
 mod direct;
 mod file;
+mod first_read;
 mod graft;
 mod ids;
 mod in_volume;
@@ -113,6 +114,7 @@ pub struct Overlay {
     /// Some source is on a filesystem that may not answer.
     may_hang: AtomicBool,
     name_changed: OnceLock<NameChanged>,
+    fill: OnceLock<first_read::Fill>,
     /// Where the daemon takes requests about the mount.
     socket: OnceLock<PathBuf>,
 }
@@ -139,6 +141,7 @@ impl Overlay {
             lost: AtomicBool::new(false),
             may_hang: AtomicBool::new(stack.may_hang),
             name_changed: OnceLock::new(),
+            fill: OnceLock::new(),
             socket: OnceLock::new(),
             stack,
         };
