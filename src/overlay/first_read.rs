@@ -14,7 +14,8 @@ use crate::sys::{At, copy};
 const MOST_BYTES: u64 = 64 << 10;
 
 /// Called with an inode and all its bytes, for the kernel's page cache.
-pub(super) struct Fill(pub(super) Box<dyn Fn(Ino, &[u8]) + Send + Sync>);
+pub(super) struct Fill(Take);
+type Take = Box<dyn Fn(Ino, &[u8]) + Send + Sync>;
 
 impl std::fmt::Debug for Fill {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
