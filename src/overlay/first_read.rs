@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::Overlay;
 use super::file::{IoMode, through_the_daemon};
-use crate::inode::node::State;
-use crate::inode::{Ino, Inode};
+use crate::inode::{Ino, Inode, State};
 use crate::sys::stat::stat;
 use crate::sys::{At, copy};
 
@@ -37,7 +36,7 @@ impl Overlay {
         let stack = &inode.stack;
         let kept = matches!(through_the_daemon(stack, true), IoMode::Cached(true));
         let (Some(Fill(fill)), true) = (self.fill.get(), kept && !stack.may_hang) else { return };
-        if state.upper_ino != 0 || state.data.is_some() || self.settings.writeback {
+        if state.upper_ino != 0 || state.rare().data.is_some() || self.settings.writeback {
             return;
         }
         let Ok(found) = stat(At::fd(lower.as_fd())) else { return };

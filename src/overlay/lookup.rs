@@ -10,8 +10,7 @@ use super::Overlay;
 use super::attr::{Attr, Lifetime, stat_shown};
 use crate::copy_up::publish::index_entry;
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
-use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point};
+use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point, State};
 use crate::layer::real_dir::Fact;
 use crate::layer::stack::Found;
 use crate::layer::{Place, Stack, Upper};
@@ -72,7 +71,7 @@ impl Overlay {
     pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
         loop {
             let root = {
-                let _names = parent.names.read();
+                let _names = parent.names().read();
                 match self.point_of(parent, name)? {
                     Some(Some(Point::Graft(root))) => root,
                     Some(point) => return self.followed_locked(parent, name, point),
@@ -102,7 +101,7 @@ impl Overlay {
             return Err(Error::NameTooLong);
         }
         let state = parent.state.read();
-        let point = || state.points.as_ref().and_then(|points| points.get(name).cloned());
+        let point = || state.rare().points.as_ref().and_then(|points| points.get(name).cloned());
         Ok((!state.gone).then(point))
     }
 
@@ -174,7 +173,10 @@ impl Overlay {
                         Some(Box::new(found.map_or_else(LowerFile::missing, |found| lower_file(&found))))
                     }
                 };
-                let state = State { data, ..State::default() };
+                let mut state = State::default();
+                if data.is_some() {
+                    state.rare_mut().data = data;
+                }
                 let mut object = if layer.is_upper() {
                     upper_object(stack, &place, state)?
                 } else {
@@ -265,12 +267,9 @@ struct Identity {
 
 impl Object {
     fn identity(&self) -> Identity {
-        let lower = self.state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
-        let upper_ino = match &self.node {
-            Node::Dir { upper, .. } => upper.get().map_or(0, |dir| dir.ino()),
-            Node::NonDir => self.state.upper_ino,
-        };
-        Identity { kind: self.kind, upper_ino, sign: self.state.sign, lower }
+        let lower = self.state.lower().map(|lower| lower.identity());
+        let upper_ino = self.node.upper_ino(&self.state);
+        Identity { kind: self.kind, upper_ino, sign: self.state.rare().sign, lower }
     }
 
     /// The object of an inode that nobody has come to know.
@@ -290,17 +289,13 @@ impl Identity {
     /// As `is` in a tree without marks, whatever names it has: a number there is one object's until it is removed.
     fn is_direct(&self, known: &Inode) -> bool {
         let state = known.state.read();
-        let same = state.sign == self.sign && self.is_upper_of(known, &state);
+        let same = state.rare().sign == self.sign && self.is_upper_of(known, &state);
         known.kind == self.kind && !state.gone && same
     }
 
     /// Whether the upper object of `known` has the same number.
     fn is_upper_of(&self, known: &Inode, state: &State) -> bool {
-        self.upper_ino
-            == match &known.node {
-                Node::Dir { upper, .. } => upper.get().map_or(0, |dir| dir.ino()),
-                Node::NonDir => state.upper_ino,
-            }
+        self.upper_ino == known.node.upper_ino(state)
     }
 
     /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
@@ -313,9 +308,10 @@ impl Identity {
             // In layers nobody else gives the name to another directory, and none of them has a number to be told by.
             return !state.gone && state.has_name(parent, name) && self.is_upper_of(known, &state);
         }
-        let same_upper = self.upper_ino != 0 && self.is_upper_of(known, &state) && state.sign == self.sign;
+        let same_upper =
+            self.upper_ino != 0 && self.is_upper_of(known, &state) && state.rare().sign == self.sign;
         // The layers may have been asked just before the object came up.
-        let lower = state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
+        let lower = state.lower().map(|lower| lower.identity());
         let same_lower = lower.is_some() && lower == self.lower;
         same_upper || (same_lower && (self.upper_ino == 0 || state.upper_ino == 0))
     }
@@ -347,6 +343,8 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
             lowers.push(dir);
         }
     }
+    let mut state = State::default();
+    state.opaque = opaque;
     Ok(Object {
         kind: FileKind::Dir,
         real,
@@ -354,7 +352,7 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
         by_name: false,
         in_upper: upper.get().is_some(),
         node: Node::dir(upper, lowers),
-        state: State { opaque, ..State::default() },
+        state,
     })
 }
 
@@ -362,7 +360,9 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
     let real = place.stat;
     if stack.is_direct() {
         state.upper_ino = real.ino;
-        state.sign = sign_of(place)?;
+        if let Some(sign) = sign_of(place)? {
+            state.rare_mut().sign = sign;
+        }
         let wanted = stack.pack_ino(real.dev, real.ino);
         let node = Node::NonDir;
         return Ok(Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true });
@@ -388,22 +388,22 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
 
 /// What tells a symlink from another with its number: filesystems give a number again at once, and the kernel keeps where
 /// a symlink leads for as long as it knows the inode.
-fn sign_of(place: &Place) -> Result<u64> {
+fn sign_of(place: &Place) -> Result<Option<u64>> {
     if place.stat.kind != FileKind::Symlink {
-        return Ok(0);
+        return Ok(None);
     }
     let fd = place.dir.fd().call("openat2")?;
     let mut digest = std::hash::DefaultHasher::new();
     // One that cannot be read is there all the same.
     name::readlink(At::new(fd.as_fd(), &place.name)).ok().hash(&mut digest);
-    Ok(digest.finish())
+    Ok(Some(digest.finish()))
 }
 
 fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: State) -> Result<Object> {
     let mut real = place.stat;
     let wanted = stack.pack_ino(real.dev, real.ino);
     let lower_nlink = real.nlink;
-    state.lower = Some(Box::new(lower_file(place)));
+    state.set_lower(lower_file(place));
     let hard_linked = real.kind != FileKind::Dir && real.nlink > 1 && stack.is_writable();
     if hard_linked && stack.indexes(real.kind) {
         let upper = stack.writable()?;
@@ -413,8 +413,8 @@ fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: St
                 find_index(upper, &origin, &indexed, Some(lower_nlink), &mut state)?;
                 state.upper_ino = indexed.ino;
                 // With only metadata in the index, the data is where this name leads.
-                state.data = match is_metacopy(upper, &origin)? {
-                    true => state.data.take().or_else(|| state.lower.clone()),
+                state.rare_mut().data = match is_metacopy(upper, &origin)? {
+                    true => state.rare_mut().data.take().or_else(|| Some(Box::new(lower_file(place)))),
                     false => None,
                 };
                 real = indexed;
@@ -461,7 +461,8 @@ fn find_index(
         Some((NlinkBase::Lower, difference)) => lower_nlink.map(|nlink| i64::from(nlink) + difference),
         None => None,
     };
-    state.nlink = count.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0);
-    state.index = Some(entry);
+    let rare = state.rare_mut();
+    rare.nlink = count.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0);
+    rare.index = Some(entry);
     Ok(())
 }

@@ -276,7 +276,7 @@ fn may_hang(inode: &Inode) -> Option<Arc<Stack>> {
         return Some(inode.stack.clone());
     }
     let state = inode.state.read();
-    state.beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
+    state.rare().beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
 }
 
 /// Notes what the marks of a stack's root say.

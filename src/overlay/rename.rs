@@ -12,7 +12,7 @@ use super::remove::{count_names, keep_reachable};
 use super::{Caller, Overlay, redirect};
 use crate::copy_up::{Need, meta};
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -86,8 +86,8 @@ impl Overlay {
         self.bring_up(&parent, name, &new_parent, new_name, mode)?;
         // Two directories, or the shape of the tree: one at a time.
         let _gate = parent.stack.rename_gate.write();
-        let _names = parent.names.write();
-        let _new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names.write_second());
+        let _names = parent.names().write();
+        let _new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names().write_second());
         // Again, now that it stays true.
         check_no_point()?;
         let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
@@ -115,7 +115,7 @@ impl Overlay {
         mode: Mode,
     ) -> Result<()> {
         let find = |dir: &Arc<Inode>, name: &OsStr| {
-            let _names = dir.names.read();
+            let _names = dir.names().read();
             self.lookup_locked(dir, name)
         };
         let old = find(parent, name)?.ok_or(Error::NotFound)?.inode;
