@@ -37,6 +37,7 @@ pub struct CopyUp {
     metacopy: bool,
     permissions: XattrPermissions,
     changed: OnceLock<Changed>,
+    refused: data::Refused,
 }
 
 impl std::fmt::Debug for CopyUp {
@@ -48,7 +49,7 @@ impl std::fmt::Debug for CopyUp {
 impl CopyUp {
     /// Copy-up with these promises.
     pub fn new(fsync: FsyncMode, metacopy: bool, permissions: XattrPermissions) -> CopyUp {
-        CopyUp { fsync, metacopy, permissions, changed: OnceLock::new() }
+        CopyUp { fsync, metacopy, permissions, changed: OnceLock::new(), refused: data::Refused::default() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::OFlag;
 
+use super::meta::Made;
 use super::{CopyUp, Need, data, meta};
 use crate::config::{FsyncMode, XattrPermissions};
 use crate::error::{Context, Error, Result};
@@ -19,7 +20,20 @@ use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::{MAX_LEN, Redirect};
 use crate::sys::stat::{Stat, format_of, stat};
-use crate::sys::{At, attr, copy, name, open, xattr};
+use crate::sys::{At, attr, copy, cred, name, open, xattr};
+
+/// A file that comes up.
+struct Copied<'a> {
+    inode: &'a Inode,
+    /// Where its metadata is.
+    from: At<'a>,
+    /// What it was when the copy began.
+    stat: Stat,
+    /// Where its data is, and what that was, if it is known.
+    source: (&'a LowerFile, Option<Stat>),
+    need: Need,
+    data_stays: bool,
+}
 
 impl CopyUp {
     /// Locks: the directory's gate is held, its parent has an upper part.
@@ -33,7 +47,9 @@ impl CopyUp {
         let Some(place) = dir.dir_name() else {
             let temp = upper.temp();
             name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
+            let made = Made { ids: upper.maker, mode: 0o700 };
+            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at(), made)?;
+            meta::copy_times(&lower_stat, temp.at())?;
             return publish_gone_dir(dir, upper_part, temp);
         };
         let parent = upper_parent(&place.parent)?;
@@ -41,7 +57,8 @@ impl CopyUp {
 
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-        meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
+        let made = Made { ids: upper.maker, mode: 0o700 };
+        meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at(), made)?;
         upper.set_origin(temp.at(), FileKind::Dir, origin.as_ref())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
@@ -89,9 +106,12 @@ impl CopyUp {
             && place.is_some();
 
         let temp = upper.temp();
-        let source = data.as_deref().unwrap_or(&lower);
-        let file = self.make(inode.kind, &temp, &from.at(), source, &lower_stat, need, data_stays)?;
-        meta::copy(upper.namespace, self.permissions, from.at(), &lower_stat, temp.at())?;
+        // Layers do not change: a file with its own data is what it was.
+        let source = data.as_deref().map_or((&lower, Some(lower_stat)), |data| (data, None));
+        let new = Copied { inode, from: from.at(), stat: lower_stat, source, need, data_stays };
+        let (file, mode) = self.make(&new, &temp)?;
+        let made = Made { ids: upper.maker, mode };
+        meta::copy(upper.namespace, self.permissions, from.at(), &lower_stat, temp.at(), made)?;
         if data_stays {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }
@@ -104,7 +124,7 @@ impl CopyUp {
         }
 
         let made = stat(temp.at()).call("statx")?;
-        let data_left = data_stays.then(|| Box::new(source.clone()));
+        let data_left = data_stays.then(|| Box::new(source.0.clone()));
         match place {
             None => self.publish_orphan(inode, temp, made, data_left)?,
             Some(place) => {
@@ -116,42 +136,36 @@ impl CopyUp {
         Ok(file.filter(|_| !data_stays))
     }
 
-    /// Makes the object in the workdir, with its data if that is to come along. Returns a regular file open.
-    #[expect(clippy::too_many_arguments, reason = "the facts of one object, used once")]
-    fn make(
-        &self,
-        kind: FileKind,
-        temp: &Temp<'_>,
-        from: &At<'_>,
-        source: &LowerFile,
-        lower_stat: &Stat,
-        need: Need,
-        data_stays: bool,
-    ) -> Result<Option<OwnedFd>> {
-        match kind {
+    /// Makes the object in the workdir, with its data if that is to come along. Returns a regular file open, and the
+    /// permissions that the object has got.
+    fn make(&self, new: &Copied<'_>, temp: &Temp<'_>) -> Result<(Option<OwnedFd>, u32)> {
+        // Those of the original, if the thread's umask lets them pass; always enough for the daemon itself.
+        let wanted = if self.permissions == XattrPermissions::Off { new.stat.mode & 0o777 } else { 0o644 };
+        let mode = (wanted & !cred::thread_umask().call("unshare")?) | 0o600;
+        match new.inode.kind {
             FileKind::Regular => {
-                let to = open::create(temp.at(), OFlag::O_RDWR, 0o600).call("openat2")?;
-                if data_stays {
-                    attr::truncate(to.as_fd(), lower_stat.size).call("ftruncate")?;
-                } else if need != Need::Truncated {
-                    copy_from(source, &to)?;
+                let to = open::create(temp.at(), OFlag::O_RDWR, mode).call("openat2")?;
+                if new.data_stays {
+                    attr::truncate(to.as_fd(), new.stat.size).call("ftruncate")?;
+                } else if new.need != Need::Truncated {
+                    self.copy_from(new.inode, new.source, &to)?;
                 }
-                Ok(Some(to))
+                Ok((Some(to), mode))
             }
             FileKind::Symlink => {
-                let target = name::readlink(*from).call("readlinkat")?;
+                let target = name::readlink(new.from).call("readlinkat")?;
                 name::symlink(&target, temp.at()).call("symlinkat")?;
-                Ok(None)
+                Ok((None, 0))
             }
             FileKind::Dir => Err(Error::Bug("a directory is not copied as a file")),
             _ if self.permissions != XattrPermissions::Off => {
-                open::create(temp.at(), OFlag::O_WRONLY, 0o600).call("openat2")?;
-                Ok(None)
+                open::create(temp.at(), OFlag::O_WRONLY, mode).call("openat2")?;
+                Ok((None, mode))
             }
-            _ => {
-                let mode = format_of(kind) | 0o600;
-                name::mknod(temp.at(), mode, lower_stat.rdev_major, lower_stat.rdev_minor).call("mknodat")?;
-                Ok(None)
+            kind => {
+                let (major, minor) = (new.stat.rdev_major, new.stat.rdev_minor);
+                name::mknod(temp.at(), format_of(kind) | mode, major, minor).call("mknodat")?;
+                Ok((None, mode))
             }
         }
     }
@@ -314,7 +328,7 @@ impl CopyUp {
             // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
             attr::truncate(to.as_fd(), 0).call("ftruncate")
         } else {
-            copy_from(&data, &to)
+            self.copy_from(inode, (&data, None), &to)
         };
         // Also if the copy has failed: then only the data below counts, and everything else is as it was.
         if let Some(value) = capability {
@@ -329,6 +343,22 @@ impl CopyUp {
         drop(state);
         self.changed(inode);
         Ok(Some(to))
+    }
+
+    fn copy_from(
+        &self,
+        inode: &Inode,
+        (source, known): (&LowerFile, Option<Stat>),
+        to: &OwnedFd,
+    ) -> Result<()> {
+        let located = source.locate()?;
+        let from = open::file(located.at(), OFlag::O_RDONLY | OFlag::O_NOATIME)
+            .or_else(|_| open::file(located.at(), OFlag::O_RDONLY))
+            .call("openat2")?;
+        let stat = known.map_or_else(|| stat(At::fd(from.as_fd())).call("statx"), Ok)?;
+        let to_device = inode.stack.device(LayerId::UPPER);
+        let source = data::Source { file: from.as_fd(), stat, to_device, refused: &self.refused };
+        data::copy_file(&source, to.as_fd()).map(drop)
     }
 
     fn sync_file(&self, file: Option<&OwnedFd>) -> Result<()> {
@@ -355,15 +385,6 @@ fn set_data(state: &mut State, data: Option<Box<LowerFile>>) {
     if data.is_some() || state.rare().data.is_some() {
         state.rare_mut().data = data;
     }
-}
-
-fn copy_from(source: &LowerFile, to: &OwnedFd) -> Result<()> {
-    let located = source.locate()?;
-    let from = open::file(located.at(), OFlag::O_RDONLY | OFlag::O_NOATIME)
-        .or_else(|_| open::file(located.at(), OFlag::O_RDONLY))
-        .call("openat2")?;
-    let size = stat(At::fd(from.as_fd())).call("statx")?.size;
-    data::copy_file(from.as_fd(), to.as_fd(), size).map(drop)
 }
 
 fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {

@@ -295,13 +295,10 @@ impl Served {
     /// Gives a new open file to the kernel, with its name.
     pub fn created(&self, reply: ReplyCreate, entry: Entry<'_>, opened: Opened) {
         let attr = entry.attr;
-        let name_lifetime = self.lifetime(entry.lifetime);
+        // One answer with one lifetime for the name and the attributes.
+        let ttl = self.lifetime(entry.lifetime).min(self.entry_attr_lifetime(&attr));
         let ino = entry.inode.leak().ino;
         let fh = FileHandle(opened.fh.0);
-        // One answer with one lifetime for the name and the attributes. A write that the kernel passes on makes it forget
-        // size and times by itself; a store to a shared mapping does not, and the name has to be asked for again with them.
-        let forgets = attr.ino.0 == attr.stat.ino && !opened.may_be_mapped;
-        let ttl = if forgets { name_lifetime } else { Duration::ZERO };
         let attributes = entry_attributes(&attr);
         let flags = open_flags(&opened.mode, opened.flushes);
         let (fd, keeps_set_id) = match opened.mode {

@@ -30,6 +30,8 @@ pub enum Fact {
     NoWhiteoutFiles = 2,
     /// It has the `impure` mark: children may have an origin.
     Impure = 4,
+    /// What is made in it gets owner, group and mode from its maker alone: no set-group-id bit, no default ACL.
+    NothingToInherit = 8,
 }
 
 /// A directory of a layer.

@@ -1,6 +1,5 @@
 //! Attributes: what `stat` shows, and changing owner, mode, times and size.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::graft::Cache;
 use crate::inode::{Fh, Ino, Inode};
+use crate::layer::real_dir::Fact;
 use crate::layer::{Stack, override_stat};
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
@@ -107,39 +107,9 @@ impl Overlay {
         waits && inode.stack.is_writable() && size().is_ok_and(|stat| stat.size > MUCH_BYTES)
     }
 
-    /// As `copies_much`, for a move of `name` in `parent` or a rename over it.
-    pub fn moving_copies_much(&self, parent: Ino, name: &OsStr) -> bool {
-        self.lower_child(parent, name).is_some_and(|found| found.size > MUCH_BYTES)
-    }
-
-    /// As `copies_much`, for the removal of `name` in `parent`: a hard link gets an index entry first.
-    pub fn removal_copies_much(&self, parent: Ino, name: &OsStr) -> bool {
-        let indexes = || self.stack.indexes(FileKind::Regular);
-        indexes()
-            && self.lower_child(parent, name).is_some_and(|found| found.nlink > 1 && found.size > MUCH_BYTES)
-    }
-
-    /// The lower file under `name` whose data a change of its metadata would copy up, by the names alone: a mark that says
-    /// otherwise only makes a thread that was not needed.
-    fn lower_child(&self, parent: Ino, name: &OsStr) -> Option<Stat> {
-        if self.copy_up.leaves_data() {
-            return None;
-        }
-        let dir = self.store.get(parent).filter(|dir| !dir.lower_dirs().is_empty())?;
-        if !dir.stack.is_writable() {
-            return None;
-        }
-        for real in dir.real_dirs() {
-            let found = real.fd().and_then(|fd| stat(At::new(fd.as_fd(), name)));
-            match found {
-                Ok(found) => {
-                    return (!real.layer().is_upper() && found.kind == FileKind::Regular).then_some(found);
-                }
-                Err(Errno::ENOENT) => {}
-                Err(_) => return None,
-            }
-        }
-        None
+    /// As `copies_much`, for a change that leaves the data alone.
+    pub(super) fn metadata_copies_much(&self, inode: &Inode) -> bool {
+        !self.copy_up.leaves_data() && self.copies_much(inode.ino)
     }
 
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
@@ -192,14 +162,25 @@ impl Overlay {
     /// with the calls one by one.
     pub fn setattr(&self, caller: Caller, ino: Ino, change: SetAttr) -> Result<Attr> {
         let inode = self.inode(ino)?;
+        // The answer tells the kernel what they are now, so nobody else need say that they have changed.
+        let cached = inode.note_attributes_cached(false);
+        let changed = self.change(caller, &inode, change);
+        if cached && changed.is_err() {
+            inode.note_attributes_cached(true);
+            self.copy_up.changed(&inode);
+        }
+        changed
+    }
+
+    fn change(&self, caller: Caller, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
         let need = match change.size {
             None => Need::Metadata,
             Some(0) => Need::Truncated,
             Some(_) => Need::Data,
         };
-        let made = self.copy_up.ensure_open(&inode, need)?;
+        let made = self.copy_up.ensure_open(inode, need)?;
         if let Some(size) = change.size {
-            self.truncate(caller, &inode, size, change.fh, made)?;
+            self.truncate(caller, inode, size, change.fh, made)?;
         }
         let ids = &inode.stack.terms.ids;
         let uid = change.uid.map(|uid| disk_uid(ids, uid)).transpose()?;
@@ -210,7 +191,7 @@ impl Overlay {
         let unsafe_writer = opens.passthrough > 0 && opens.keeps_set_id && opens.plain_writers > 0;
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         let permissions = inode.stack.terms.permissions;
-        inode.with(|at| {
+        let changed = inode.with(|at| {
             let times = (change.atime, change.mtime);
             if uid.is_some() || gid.is_some() {
                 chown(permissions, at, uid, gid)?;
@@ -227,8 +208,12 @@ impl Overlay {
                 attr::utimens(at, times.0, times.1).call("utimensat")?;
             }
             Ok(())
-        })?;
-        self.attr_of(&inode)
+        });
+        if let Some(dir) = inode.upper_dir() {
+            dir.note(Fact::NothingToInherit, false);
+        }
+        changed?;
+        self.attr_of(inode)
     }
 
     fn truncate(

@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
 use super::Overlay;
-use super::create::{NewNode, make_at};
+use super::create::NewNode;
+use super::prepare::make_at;
 use super::remove::keep_reachable;
 use super::rename::Place;
 use crate::error::{Context, Error, Result};
@@ -29,10 +30,10 @@ impl Overlay {
         parent: &Inode,
         name: &OsStr,
         node: NewNode<'_>,
-        opened: Option<&mut Option<OwnedFd>>,
-    ) -> Result<()> {
+        open: bool,
+    ) -> Result<Option<OwnedFd>> {
         let fd = source(parent)?.fd().call("openat2")?;
-        cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened)).call("mknodat")
+        cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, open)).call("mknodat")
     }
 
     /// Locks: the parent's names, for writing; the inode's gate.

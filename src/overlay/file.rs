@@ -45,8 +45,6 @@ pub struct Opened {
     pub fh: Fh,
     /// How its bytes flow.
     pub mode: IoMode,
-    /// A shared mapping may change it without the kernel's attribute cache noticing.
-    pub may_be_mapped: bool,
     /// Its filesystem wants to know when a descriptor is closed.
     pub flushes: bool,
 }
@@ -70,6 +68,10 @@ fn writes(flags: OFlag) -> bool {
     access(flags) != OFlag::O_RDONLY
 }
 
+fn has_set_id(mode: u32) -> bool {
+    mode & (libc::S_ISUID | libc::S_ISGID) != 0
+}
+
 /// How bytes flow that the kernel does not pass through. Where others write, too, each read asks, however long names and
 /// attributes hold: pages would stay old until the next open.
 pub(super) fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
@@ -89,7 +91,13 @@ impl Overlay {
         let truncates = flags.contains(OFlag::O_TRUNC);
         let made = match (writes(flags), truncates) {
             (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
-            (true, false) => self.copy_up.ensure(&inode, Need::Data).map(|()| None)?,
+            (true, false) => match self.copy_up.ensure_open(&inode, Need::Data)? {
+                // It is open already as the caller wants it, or for more.
+                Some(made) if kept(&inode.stack, flags) == access(flags) => {
+                    return self.open_upper(caller, &inode, flags, made);
+                }
+                _ => None,
+            },
             (false, false) => None,
         };
         let found = inode.with_data(|at, in_upper| {
@@ -120,7 +128,14 @@ impl Overlay {
             (Err(_), Some(made)) => (made, true),
             (Err(error), None) => return Err(error),
         };
-        self.opened(caller, &inode, flags, Arc::new(fd), in_upper)
+        let set_id = writes(flags) && has_set_id(stat::stat(At::fd(fd.as_fd())).call("statx")?.mode);
+        self.opened(caller, &inode, flags, Arc::new(fd), in_upper, set_id)
+    }
+
+    /// As `open` for a file that has just come up, with the descriptor it was brought up by.
+    fn open_upper(&self, caller: Caller, inode: &Arc<Inode>, flags: OFlag, made: OwnedFd) -> Result<Opened> {
+        let mode = stat::stat(At::fd(made.as_fd())).call("statx")?.mode;
+        self.open_made(caller, inode, flags, made, mode)
     }
 
     /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
@@ -146,19 +161,20 @@ impl Overlay {
         done.call("ftruncate")
     }
 
-    /// As `open` for a file that was just made, with the descriptor it was made by.
+    /// As `open` for a file that was just made, with the descriptor it was made by and the mode it has.
     pub(super) fn open_made(
         &self,
         caller: Caller,
         inode: &Arc<Inode>,
         flags: OFlag,
-        made: Option<OwnedFd>,
+        made: OwnedFd,
+        mode: u32,
     ) -> Result<Opened> {
-        let fd = made.ok_or(Error::Bug("a file was made but not opened"))?;
-        self.opened(caller, inode, flags, Arc::new(fd), true)
+        let set_id = writes(flags) && has_set_id(mode);
+        self.opened(caller, inode, flags, Arc::new(made), true, set_id)
     }
 
-    /// Chooses the mode and notes the open file.
+    /// Chooses the mode and notes the open file. `set_id` says that it is opened for writing and has a set-id bit.
     fn opened(
         &self,
         caller: Caller,
@@ -166,11 +182,8 @@ impl Overlay {
         flags: OFlag,
         fd: Arc<OwnedFd>,
         in_upper: bool,
+        set_id: bool,
     ) -> Result<Opened> {
-        let set_id = writes(flags) && {
-            let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
-            mode & (libc::S_ISUID | libc::S_ISGID) != 0
-        };
         let mut state = inode.state.write();
         // Another may have copied the file up between the open and here.
         let in_upper_now = state.has_upper_data();
@@ -201,7 +214,6 @@ impl Overlay {
         }
         state.was_passthrough = passes;
         state.maybe_mapped |= passes && access(flags) == OFlag::O_RDWR;
-        let may_be_mapped = state.maybe_mapped;
         let rare = state.rare_mut();
         let opens = &mut rare.opens;
         opens.plain_writers += u32::from(plain_writer);
@@ -240,7 +252,7 @@ impl Overlay {
         } else {
             through_the_daemon(&inode.stack, !stale_pages)
         };
-        Ok(Opened { fh, mode, may_be_mapped, flushes: inode.stack.flushes() })
+        Ok(Opened { fh, mode, flushes: inode.stack.flushes() })
     }
 
     /// Says that the kernel does not pass the open file through after all, because of `error`: neither this nor any other of

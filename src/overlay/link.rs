@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::fcntl::RenameFlags;
 
 use super::attr::Lifetime;
-use super::create::check_no_point;
+use super::create::{Under, check_no_point};
 use super::lookup::Entry;
 use super::remove::count_names;
 use super::{Overlay, redirect};
@@ -53,8 +53,19 @@ impl Overlay {
     }
 
     fn link_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
-        let upper = parent.stack.writable()?;
+        if self.hides_nothing(parent, name)? {
+            // The call that makes the name says whether the upper layer has anything there. Mostly it has not.
+            match self.link_over(inode, parent, name, Under::default()) {
+                Err(Error::Exists) => {}
+                linked => return linked,
+            }
+        }
         let under = self.under_locked(parent, name)?;
+        self.link_over(inode, parent, name, under)
+    }
+
+    fn link_over(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, under: Under) -> Result<()> {
+        let upper = parent.stack.writable()?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let fd = dir.fd().call("openat2")?;
         let to = At::new(fd.as_fd(), name);

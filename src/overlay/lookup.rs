@@ -23,7 +23,7 @@ use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, name};
 
 /// The longest name of any layer.
-const NAME_MAX: usize = 255;
+pub(super) const NAME_MAX: usize = 255;
 
 impl Object {
     /// The number it shows; nothing if a counter must give one.
@@ -46,17 +46,17 @@ pub struct Entry<'a> {
 /// An object as the layers have it, before it has a number.
 #[derive(Debug)]
 pub(super) struct Object {
-    kind: FileKind,
+    pub(super) kind: FileKind,
     /// What the metadata's object is on disk.
     pub(super) real: Stat,
     /// The number it should have, and the one it shows.
-    wanted: Option<u64>,
+    pub(super) wanted: Option<u64>,
     /// The name alone tells it from others: a hard link that copy-up will break.
-    by_name: bool,
-    node: Node,
-    state: State,
+    pub(super) by_name: bool,
+    pub(super) node: Node,
+    pub(super) state: State,
     /// The name given is the upper object's own.
-    in_upper: bool,
+    pub(super) in_upper: bool,
 }
 
 impl Overlay {
@@ -148,11 +148,6 @@ impl Overlay {
         let attr = self.attr_of(&inode)?;
         // Where others move directories, the name may come to be in another one.
         Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })
-    }
-
-    /// As `lookup_locked`. Errors: `NotFound`.
-    pub(super) fn existing_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<InodeRef<'_>> {
-        self.lookup_locked(parent, name)?.map(|entry| entry.inode).ok_or(Error::NotFound)
     }
 
     /// What the layers have found, as an object to be numbered.

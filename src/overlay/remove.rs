@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::Overlay;
+use super::made::Stands;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::State;
@@ -15,57 +16,81 @@ use crate::merge::remove::{Facts, Plan, UpperObject, plan};
 use crate::sys::stat::stat;
 use crate::sys::{At, name, open};
 
+/// How long a change may take where it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As long as it takes.
+    Any,
+    /// Not as long as it takes to copy much data.
+    Little,
+}
+
 impl Overlay {
     /// Removes the name of a non-directory. Errors: `NotFound`, `IsDir`, `ReadOnly`, and what the upper layer answers.
     pub fn unlink(&self, parent: Ino, name: &OsStr) -> Result<()> {
+        self.unlink_with(parent, name, Patience::Any).map(drop)
+    }
+
+    /// As `unlink`, unless much data would be copied up first: then nothing is done, and false returned.
+    pub fn unlink_at_once(&self, parent: Ino, name: &OsStr) -> Result<bool> {
+        self.unlink_with(parent, name, Patience::Little)
+    }
+
+    fn unlink_with(&self, parent: Ino, name: &OsStr, patience: Patience) -> Result<bool> {
         let parent = self.holder(self.dir(parent)?, name)?;
         parent.stack.check_writable()?;
+        let mut names = parent.names().write();
         check_no_point(&parent, name)?;
-        let inode = {
-            let _names = parent.names().read();
-            self.existing_locked(&parent, name)?
-        };
+        let Stands { inode, under } = self.stands_locked(&parent, name)?;
+        let inode = inode.ok_or(Error::NotFound)?;
         if inode.is_dir() {
             return Err(Error::IsDir);
         }
-        self.prepare_unlink(&inode)?;
-        let _names = parent.names().write();
-        check_no_point(&parent, name)?;
-        // It may have been renamed while nobody held the names.
-        if !inode.state.read().has_name(&parent, name) {
-            return Err(Error::NotFound);
+        if is_counted_later(&inode) {
+            drop(names);
+            if patience == Patience::Little && self.metadata_copies_much(&inode) {
+                return Ok(false);
+            }
+            self.prepare_unlink(&inode)?;
+            names = parent.names().write();
+            check_no_point(&parent, name)?;
+            // It may have been renamed while nobody held the names.
+            if !inode.state.read().has_name(&parent, name) {
+                return Err(Error::NotFound);
+            }
         }
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
         if parent.stack.is_direct() {
-            return self.unlink_direct(&parent, name, &inode);
+            self.unlink_direct(&parent, name, &inode)?;
+            return Ok(true);
         }
         // So that the real count and the mark of the overlay's change in one step.
         self.copy_up.link_up_indexed(&inode, &parent, name)?;
-        self.unlink_locked(&parent, name, &inode)?;
+        // What a lower layer shows it shows for ever.
+        let lower_shows = under.lower_shows || self.lower_shows(&parent, name)?;
+        self.unlink_locked(&parent, name, &inode, lower_shows)?;
         self.unlist_name(&parent, name);
-        Ok(())
+        drop(names);
+        Ok(true)
     }
 
     /// A hard link of a lower file must have an index entry before one of its names goes, because that is where the
     /// number of names that are left is kept. Source: kernel `ovl_nlink_start`.
     pub(super) fn prepare_unlink(&self, inode: &Arc<Inode>) -> Result<()> {
-        let counts = {
-            let state = inode.state.read();
-            state.upper_ino == 0 && state.lower().is_some_and(|lower| lower.nlink > 1)
-        };
-        if counts && inode.stack.indexes(inode.kind) {
-            self.copy_up.ensure(inode, Need::Metadata)
-        } else {
-            Ok(())
-        }
+        if is_counted_later(inode) { self.copy_up.ensure(inode, Need::Metadata) } else { Ok(()) }
     }
 
     /// Locks: the parent's names, the inode's gate; the parent has an upper part.
-    fn unlink_locked(&self, parent: &Arc<Inode>, name: &OsStr, inode: &Arc<Inode>) -> Result<()> {
+    fn unlink_locked(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        inode: &Arc<Inode>,
+        lower_shows: bool,
+    ) -> Result<()> {
         let upper = parent.stack.writable()?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let lower_shows = self.lower_shows(parent, name)?;
         let mut state = inode.state.write();
         let at = state.position(parent, name).ok_or(Error::NotFound)?;
         let in_upper = state.names[at].in_upper;
@@ -115,7 +140,8 @@ impl Overlay {
         let _names = parent.names().write();
         // Again, now that it stays true.
         check_no_point(&parent, name)?;
-        let inode = self.existing_locked(&parent, name)?;
+        let Stands { inode, under } = self.stands_locked(&parent, name)?;
+        let inode = inode.ok_or(Error::NotFound)?;
         if !inode.is_dir() {
             return Err(Error::NotDir);
         }
@@ -123,35 +149,56 @@ impl Overlay {
         if parent.stack.is_direct() {
             return self.rmdir_direct(&parent, name, &inode);
         }
-        if !self.is_empty_locked(&inode)? {
+        // The upper layer's own directory is asked for its names by the removal itself.
+        let leads_to_grafts = || inode.state.read().rare().points.is_some();
+        let only_upper = inode.lower_dirs().is_empty() && !inode.is_synthetic() && !leads_to_grafts();
+        if !only_upper && !self.is_empty_locked(&inode)? {
             return Err(Error::NotEmpty);
         }
         self.copy_up.ensure(&parent, Need::Metadata)?;
-        self.rmdir_locked(&parent, name, &inode)?;
+        let lower_shows = under.lower_shows || self.lower_shows(&parent, name)?;
+        self.rmdir_locked(&parent, name, &inode, lower_shows)?;
         self.unlist_name(&parent, name);
         Ok(())
     }
 
-    /// Locks: the names of both; the parent has an upper part, the directory shows no name.
-    fn rmdir_locked(&self, parent: &Arc<Inode>, name: &OsStr, inode: &Arc<Inode>) -> Result<()> {
+    /// Errors: `NotEmpty`. Locks: the names of both; the parent has an upper part, no lower part of the directory shows a name.
+    fn rmdir_locked(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        inode: &Arc<Inode>,
+        lower_shows: bool,
+    ) -> Result<()> {
         let upper = parent.stack.writable()?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let fd = dir.fd().call("openat2")?;
-        let lower_shows = self.lower_shows(parent, name)?;
-        let upper_object = match inode.upper_dir() {
-            None => None,
-            Some(real) => {
-                // Whoever stands in it keeps standing on it.
-                real.pin().call("openat2")?;
-                let marks = upper.holds_marks(real.fd().call("openat2")?.as_fd())?;
-                Some(if marks { UpperObject::DirWithMarks } else { UpperObject::EmptyDir })
+        if let Some(real) = inode.upper_dir() {
+            // Whoever stands in it keeps standing on it.
+            real.pin().call("openat2")?;
+        }
+        let removed = || {
+            let _changing = dir.changing();
+            if inode.upper_dir().is_some() && !lower_shows {
+                // The filesystem knows best whether it is empty; marks may be left in it.
+                match name::rmdir(At::new(fd.as_fd(), name)).call("unlinkat") {
+                    Err(Error::NotEmpty | Error::Exists) => {}
+                    removed => return removed,
+                }
+            }
+            let upper_object = match inode.upper_dir() {
+                None => None,
+                Some(real) if upper.holds_marks(real.fd().call("openat2")?.as_fd())? => {
+                    Some(UpperObject::DirWithMarks)
+                }
+                Some(_) => Some(UpperObject::EmptyDir),
+            };
+            match plan(Facts { upper: upper_object, lower_shows }) {
+                Plan::Remove => name::rmdir(At::new(fd.as_fd(), name)).call("unlinkat"),
+                plan => carry_out(upper, dir, name, plan),
             }
         };
-        let _changing = dir.changing();
-        let removed = match plan(Facts { upper: upper_object, lower_shows }) {
-            Plan::Remove => name::rmdir(At::new(fd.as_fd(), name)).call("unlinkat"),
-            plan => carry_out(upper, dir, name, plan),
-        };
+        let removed = removed();
         if let (Err(_), Some(real)) = (&removed, inode.upper_dir()) {
             real.unpin();
         }
@@ -187,6 +234,14 @@ fn check_no_point(parent: &Inode, name: &OsStr) -> Result<()> {
         Some(Point::Graft(_)) => Err(Error::Busy("something is attached here")),
         Some(Point::Synthetic(_) | Point::Way(_)) => Err(Error::NotEmpty),
     }
+}
+
+/// Whether the names of a hard-linked lower file are yet to be counted in the index.
+pub(super) fn is_counted_later(inode: &Inode) -> bool {
+    let state = inode.state.read();
+    state.upper_ino == 0
+        && state.lower().is_some_and(|lower| lower.nlink > 1)
+        && inode.stack.indexes(inode.kind)
 }
 
 /// Carries a plan out; `Remove` is for non-directories here.

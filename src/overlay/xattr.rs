@@ -11,6 +11,7 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
 use crate::layer::Stack;
+use crate::layer::real_dir::Fact;
 use crate::merge::mark;
 use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
@@ -111,10 +112,15 @@ impl Overlay {
             disk_acl(&inode.stack.terms.ids, &mut value)?;
         }
         self.copy_up.ensure(&inode, Need::Metadata)?;
-        inode.with(|at| {
+        let set = inode.with(|at| {
             xattr::set(at, &stored, &value, mode).call("setxattr")?;
             if name.as_bytes() == ACL_ACCESS { drop_foreign_setgid(&inode, caller, at) } else { Ok(()) }
-        })?;
+        });
+        if let Some(dir) = inode.upper_dir() {
+            // It may be a default ACL.
+            dir.note(Fact::NothingToInherit, false);
+        }
+        set?;
         self.copy_up.changed(&inode);
         Ok(())
     }
