@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 
 use super::convert::{decode_device, file_type, set_time};
 use super::reply::answer;
-use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
+use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{NewNode, RenameMode, SetAttr};
@@ -219,9 +219,10 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.on(ino, move |served| {
-            let mut buffer = vec![0; size as usize];
-            let read = served.overlay.read(handle(fh), offset, &mut buffer);
-            answer!("read", ino.0, reply, read, len => reply.data(&buffer[..len.min(buffer.len())]))
+            with_buffer(size as usize, |buffer| {
+                let read = served.overlay.read(handle(fh), offset, buffer);
+                answer!("read", ino.0, reply, read, len => reply.data(&buffer[..len.min(buffer.len())]))
+            });
         });
     }
 
