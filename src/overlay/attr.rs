@@ -93,7 +93,15 @@ const MUCH_BYTES: u64 = 4 << 20;
 impl Overlay {
     /// What `stat` shows of `ino`.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
-        self.attr_of(&self.inode(ino)?)
+        self.attr_known_as(ino, &self.inode(ino)?)
+    }
+
+    /// What `stat` shows of `inode`, which the kernel asked for as `ino`.
+    fn attr_known_as(&self, ino: Ino, inode: &Arc<Inode>) -> Result<Attr> {
+        let attr = self.attr_of(inode)?;
+        // Of what changes about another inode the kernel tells nobody.
+        let lifetime = if ino == inode.ino { attr.lifetime } else { Lifetime::None };
+        Ok(Attr { lifetime, ..attr })
     }
 
     /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot
@@ -198,6 +206,9 @@ impl Overlay {
             Some(_) => Need::Data,
         };
         let made = self.copy_up.ensure_open(&inode, need)?;
+        if change.size.is_some() {
+            self.let_write(&inode)?;
+        }
         if let Some(size) = change.size {
             self.truncate(caller, &inode, size, change.fh, made)?;
         }
@@ -228,7 +239,7 @@ impl Overlay {
             }
             Ok(())
         })?;
-        self.attr_of(&inode)
+        self.attr_known_as(ino, &inode)
     }
 
     fn truncate(
