@@ -18,8 +18,9 @@ use crate::sys::{cred, mount};
 /// What stands for "for ever": longer than any mount lives, and short enough for the kernel's clock.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// How far the kernel reads ahead, in KiB: the most that one request asks for.
-const READ_AHEAD_KB: u32 = 1024;
+/// How far the kernel reads ahead, in KiB. Twice its own number is worth having where a lower file is read from end to end, and
+/// more adds little; but each fault of a map that nobody has read yet costs as much as is read around it.
+const READ_AHEAD_KB: u32 = 256;
 
 /// A mount that is up.
 #[derive(Debug)]
@@ -165,8 +166,7 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     options
 }
 
-/// Lets the kernel read ahead in requests as large as it can send. At INIT it takes less than its own number only; that one
-/// root may raise. Source: kernel `process_init_reply`; Documentation/ABI/testing/sysfs-class-bdi.
+/// Lets the kernel read further ahead. At INIT it takes less than its own number only; that one root may raise. Source: kernel `process_init_reply`; Documentation/ABI/testing/sysfs-class-bdi.
 fn read_far_ahead(mountpoint: &Path) {
     let Ok((0, minor)) = mount::device(mountpoint) else { return };
     let knob = format!("/sys/class/bdi/0:{minor}/read_ahead_kb");

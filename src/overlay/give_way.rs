@@ -28,7 +28,7 @@ impl Overlay {
     /// them may not be known yet, and would lead to the old inode.
     pub(super) fn may_read_below(&self, inode: &Inode, state: &State) -> bool {
         self.passes_below.load(Ordering::Relaxed)
-            && !inode.stack.is_direct()
+            && inode.stack.upper.is_some()
             && state.upper_ino == 0
             && state.lower().is_some_and(|lower| lower.nlink == 1)
     }

@@ -230,7 +230,7 @@ fn size_limits_hold() {
     assert_eq!(stat(f.p("f")).len(), 1000);
 }
 
-/// A request asks for as much as one can.
+/// Further than the kernel does by itself.
 #[test]
 fn root_reads_far_ahead() {
     let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
@@ -240,5 +240,6 @@ fn root_reads_far_ahead() {
     f.mount();
     let (minor, _) = mounts_at(&f.p(""))[0];
     let knob = format!("/sys/class/bdi/0:{minor}/read_ahead_kb");
-    assert_eq!(text(knob).trim(), "1024");
+    let read_ahead: u32 = text(knob).trim().parse().unwrap();
+    assert!(read_ahead >= 256, "{read_ahead}");
 }
