@@ -92,6 +92,9 @@ impl CopyUp {
             return self.ensure_dir(inode).map(|()| None);
         }
         loop {
+            if inode.gave_way() {
+                return self.ensure_open(&inode.now(), need);
+            }
             if is_done(inode, need) {
                 return Ok(None);
             }
@@ -100,6 +103,9 @@ impl CopyUp {
                 self.ensure_dir(parent)?;
             }
             let gate = inode.gate.lock();
+            if inode.gave_way() {
+                continue;
+            }
             if is_done(inode, need) {
                 return Ok(None);
             }

@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 
 use super::convert::{decode_device, file_type, rename_mode, set_time};
 use super::reply::answer;
-use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
+use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{Asked, NewNode, SetAttr};
@@ -221,9 +221,10 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.on(ino, move |served| {
-            let mut buffer = vec![0; size as usize];
-            let read = served.overlay.read(handle(fh), offset, &mut buffer);
-            answer!("read", ino.0, reply, read, len => reply.data(buffer.get(..len).unwrap_or(&buffer)))
+            with_buffer(size as usize, |buffer| {
+                let read = served.overlay.read(handle(fh), offset, buffer);
+                answer!("read", ino.0, reply, read, len => reply.data(buffer.get(..len).unwrap_or(buffer)))
+            });
         });
     }
 

@@ -1,5 +1,6 @@
 //! What requests work on, and how answers are put together; the requests themselves are in `adapter`.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -374,6 +375,21 @@ impl Served {
             }
         })
     }
+}
+
+/// Runs `work` on so many bytes of room, which holds whatever it held: made once for each thread, since to clear a megabyte
+/// takes longer than to read a small file.
+pub fn with_buffer(len: usize, work: impl FnOnce(&mut [u8])) {
+    thread_local! {
+        static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    ROOM.with_borrow_mut(|room| {
+        if room.len() < len {
+            *room = vec![0; len];
+        }
+        let room = room.get_mut(..len).unwrap_or_default();
+        work(room);
+    });
 }
 
 /// An answer that says that there is nothing, and may be remembered.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
@@ -41,6 +41,10 @@ pub struct Inode {
     pub attributes_cached: AtomicBool,
     /// It has been open.
     opened: AtomicBool,
+    /// Another inode has its names now (`Rare::now`). Never taken back.
+    pub gave_way: AtomicBool,
+    /// Attributes that it was found not to have, a bit each, as long as none is set.
+    pub absent: Absent,
 }
 
 /// The real objects behind an inode that do not change but by copy-up.
@@ -81,6 +85,32 @@ pub enum Located {
     Fd(Arc<OwnedFd>),
     /// By name in an open directory.
     Named(Arc<OwnedFd>, Box<OsStr>),
+}
+
+/// Attributes that an inode was found not to have, a bit each, as long as none is set.
+#[derive(Debug, Default)]
+pub struct Absent(AtomicU8);
+
+impl Absent {
+    /// Somebody sets attributes: nothing is learnt any more.
+    const CHANGES: u8 = 1 << 7;
+
+    /// Whether the attribute of this bit is known not to be there.
+    pub fn knows(&self, bit: u8) -> bool {
+        self.0.load(Ordering::Acquire) & bit != 0
+    }
+
+    /// Notes that the attribute of this bit was not there a moment ago.
+    pub fn note(&self, bit: u8) {
+        let learn = |known| (known & Absent::CHANGES == 0).then_some(known | bit);
+        // Refused: somebody has set one since, or is about to.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
+    }
+
+    /// Forgets everything, for good. Called before an attribute is set.
+    pub fn attributes_come(&self) {
+        self.0.store(Absent::CHANGES, Ordering::Release);
+    }
 }
 
 impl Node {
@@ -128,6 +158,8 @@ impl Inode {
             node,
             attributes_cached: AtomicBool::new(false),
             opened: AtomicBool::new(false),
+            gave_way: AtomicBool::new(false),
+            absent: Absent::default(),
         }
     }
 
@@ -177,6 +209,17 @@ impl Inode {
         self.upper_dir().into_iter().chain(self.lower_dirs()).cloned().collect()
     }
 
+    /// Whether another inode has its names now, because it was to be written while a lower file was passed through.
+    pub fn gave_way(&self) -> bool {
+        self.gave_way.load(Ordering::Acquire)
+    }
+
+    /// The inode that has its names now: mostly itself.
+    pub fn now(self: &Arc<Inode>) -> Arc<Inode> {
+        let now = if self.gave_way() { self.state.read().rare().now.clone() } else { None };
+        now.unwrap_or_else(|| self.clone())
+    }
+
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.kind == FileKind::Dir
@@ -197,6 +240,10 @@ impl Inode {
             return call(At::fd(fd.as_fd()));
         }
         let state = self.state.read();
+        if let Some(now) = state.rare().now.clone() {
+            drop(state);
+            return now.with(call);
+        }
         let located = self.locate_locked(&state)?;
         call(located.at())
     }
@@ -204,6 +251,10 @@ impl Inode {
     /// Runs `call` on the real object that has the data. The object keeps its names meanwhile.
     pub fn with_data<T>(&self, call: impl FnOnce(At<'_>, bool) -> Result<T>) -> Result<T> {
         let state = self.state.read();
+        if let Some(now) = state.rare().now.clone() {
+            drop(state);
+            return now.with_data(call);
+        }
         match &state.rare().data {
             Some(data) => call(data.locate()?.at(), false),
             None => call(self.locate_locked(&state)?.at(), state.upper_ino != 0),
@@ -212,6 +263,10 @@ impl Inode {
 
     /// Where a non-directory's metadata is.
     pub fn locate_locked(&self, state: &State) -> Result<Located> {
+        if state.rare().now.is_some() {
+            // What is left is a lower file, which is not to be changed or linked to.
+            return Err(Error::Stale);
+        }
         if let Some(fd) = &state.rare().orphan {
             return Ok(Located::Fd(fd.clone()));
         }

@@ -50,6 +50,8 @@ pub struct Rare {
     pub sign: u64,
     /// What keeps it reachable when its last name is gone.
     pub orphan: Option<Arc<OwnedFd>>,
+    /// The inode that has its names now, because it was passed through from a lower layer when somebody wanted to write.
+    pub now: Option<Arc<Inode>>,
     /// Open files on it.
     pub opens: Opens,
     /// The names of a directory, while it is in use.
@@ -138,11 +140,13 @@ pub struct Opens {
     pub plain_writers: u32,
     /// The passed-through file writes with the right to keep set-id bits.
     pub keeps_set_id: bool,
+    /// The passed-through file is in a lower layer, beneath an upper one.
+    pub below: bool,
 }
 
 impl Opens {
     const NONE: Opens =
-        Opens { cached: 0, passthrough: 0, writers: 0, plain_writers: 0, keeps_set_id: false };
+        Opens { cached: 0, passthrough: 0, writers: 0, plain_writers: 0, keeps_set_id: false, below: false };
 
     /// Whether nobody has it open.
     pub fn is_none(&self) -> bool {
@@ -157,6 +161,7 @@ impl Rare {
         nlink: None,
         sign: 0,
         orphan: None,
+        now: None,
         opens: Opens::NONE,
         listing: None,
         open_dirs: 0,
@@ -166,11 +171,11 @@ impl Rare {
     };
 
     fn is_nothing(&self) -> bool {
-        let Rare { data, index, nlink, sign, orphan, opens, listing, open_dirs, points, above, beside } =
+        let Rare { data, index, nlink, sign, orphan, now, opens, listing, open_dirs, points, above, beside } =
             self;
         let of_files = data.is_none() && index.is_none() && nlink.is_none() && *sign == 0 && orphan.is_none();
         let of_dirs = listing.is_none() && points.is_none() && above.is_none() && beside.is_none();
-        of_files && of_dirs && opens.is_none() && *open_dirs == 0
+        of_files && now.is_none() && of_dirs && opens.is_none() && *open_dirs == 0
     }
 }
 
@@ -209,6 +214,14 @@ impl State {
         // A name that goes leaves its letters here (`remove_name_at`), so one of the two is there.
         let name = own.or(self.names.first().map(|first| &*first.name)).unwrap_or_default();
         Some(Lower { dir, name, ino: self.lower_ino, nlink: self.lower_nlink })
+    }
+
+    /// The way to the data in a lower layer, whatever is in the upper one. Errors: `Stale` if there is none.
+    pub fn locate_below(&self) -> Result<Located> {
+        match &self.rare().data {
+            Some(data) => data.locate(),
+            None => self.lower().ok_or(Error::Stale)?.locate(),
+        }
     }
 
     /// Says where it is in a lower layer.

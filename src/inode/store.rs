@@ -204,8 +204,11 @@ impl Store {
     }
 }
 
+/// What `inode` holds: the directories of its names, and the inode that it gave them to.
 fn parents(inode: &Inode) -> Vec<Arc<Inode>> {
-    inode.state.read().names.iter().map(|name| name.parent.clone()).collect()
+    let state = inode.state.read();
+    let parents = state.names.iter().map(|name| name.parent.clone());
+    parents.chain(state.rare().now.clone()).collect()
 }
 
 impl InodeRef<'_> {

@@ -93,7 +93,15 @@ const MUCH_BYTES: u64 = 4 << 20;
 impl Overlay {
     /// What `stat` shows of `ino`.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
-        self.attr_of(&self.inode(ino)?)
+        self.attr_known_as(ino, &self.inode(ino)?)
+    }
+
+    /// What `stat` shows of `inode`, which the kernel asked for as `ino`.
+    fn attr_known_as(&self, ino: Ino, inode: &Arc<Inode>) -> Result<Attr> {
+        let attr = self.attr_of(inode)?;
+        // Of what changes about another inode the kernel tells nobody.
+        let lifetime = if ino == inode.ino { attr.lifetime } else { Lifetime::None };
+        Ok(Attr { lifetime, ..attr })
     }
 
     /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot
@@ -164,7 +172,7 @@ impl Overlay {
         let inode = self.inode(ino)?;
         // The answer tells the kernel what they are now, so nobody else need say that they have changed.
         let cached = inode.note_attributes_cached(false);
-        let changed = self.change(caller, &inode, change);
+        let changed = self.change(caller, ino, &inode, change);
         if cached && changed.is_err() {
             inode.note_attributes_cached(true);
             self.copy_up.changed(&inode);
@@ -172,13 +180,16 @@ impl Overlay {
         changed
     }
 
-    fn change(&self, caller: Caller, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
+    fn change(&self, caller: Caller, ino: Ino, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
         let need = match change.size {
             None => Need::Metadata,
             Some(0) => Need::Truncated,
             Some(_) => Need::Data,
         };
         let made = self.copy_up.ensure_open(inode, need)?;
+        if change.size.is_some() {
+            self.let_write(inode)?;
+        }
         if let Some(size) = change.size {
             self.truncate(caller, inode, size, change.fh, made)?;
         }
@@ -213,7 +224,7 @@ impl Overlay {
             dir.note(Fact::NothingToInherit, false);
         }
         changed?;
-        self.attr_of(inode)
+        self.attr_known_as(ino, inode)
     }
 
     fn truncate(

@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use parking_lot::RwLock;
 
 use super::attr::Lifetime;
+use super::give_way::is_read_below;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -84,7 +85,8 @@ pub(super) fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
 impl Overlay {
     /// Opens the regular file `ino`. Opening for writing copies up. Errors: `ReadOnly`; what the layers answer.
     pub fn open(&self, caller: Caller, ino: Ino, flags: OFlag) -> Result<Opened> {
-        let inode = self.inode(ino)?;
+        // Not the one that has its names now: the kernel opens what it calls `ino`.
+        let inode = self.store.get(ino).filter(|inode| !inode.gave_way()).ok_or(Error::Stale)?;
         if inode.kind != FileKind::Regular {
             return Err(Error::Invalid("only regular files are opened here"));
         }
@@ -184,13 +186,23 @@ impl Overlay {
         in_upper: bool,
         set_id: bool,
     ) -> Result<Opened> {
-        let mut state = inode.state.write();
+        let changes = writes(flags) || flags.contains(OFlag::O_TRUNC);
+        let mut state = loop {
+            let state = inode.state.write();
+            let must_wait = changes && is_read_below(&state);
+            if !must_wait && !inode.gave_way() {
+                break state;
+            }
+            drop(state);
+            self.let_write(inode)?;
+        };
         // Another may have copied the file up between the open and here.
         let in_upper_now = state.has_upper_data();
         let opens = state.rare().opens;
+        let below = self.may_read_below(inode, &state) && !changes && !in_upper;
         let may_pass = self.passthrough()
             && inode.stack.passes.load(Ordering::Relaxed)
-            && (in_upper || !inode.stack.is_writable())
+            && (in_upper || below || !inode.stack.is_writable())
             && in_upper == in_upper_now
             // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
             && !set_id;
@@ -202,7 +214,12 @@ impl Overlay {
             let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
             attr::chmod(At::fd(fd.as_fd()), mode & !(libc::S_ISUID | libc::S_ISGID)).call("fchmodat2")?;
         }
-        let fd = if passes && in_upper != in_upper_now {
+        let fd = if passes && is_read_below(&state) {
+            // Nobody has written yet what the upper layer has, so both are the same, and the kernel takes one.
+            let below =
+                || Ok(Arc::new(open::file(state.locate_below()?.at(), flags & KEPT).call("openat2")?));
+            if in_upper { below()? } else { fd }
+        } else if passes && in_upper != in_upper_now {
             // What is open is the lower file. It must not become the one that the next writer's bytes go to.
             let located = inode.locate_locked(&state)?;
             Arc::new(open::file(located.at(), flags & KEPT).call("openat2")?)
@@ -220,6 +237,7 @@ impl Overlay {
         if passes {
             if opens.passthrough == 0 {
                 opens.keeps_set_id = caller.uid == 0;
+                opens.below = below;
             }
             opens.passthrough += 1;
         } else {
@@ -260,7 +278,11 @@ impl Overlay {
     pub fn not_passed(&self, fh: Fh, fd: Arc<OwnedFd>, error: &std::io::Error) -> IoMode {
         let Some(file) = self.handles.file(fh) else { return IoMode::Cached(false) };
         let stack = &file.inode.stack;
-        if stack.passes.swap(false, Ordering::Relaxed) {
+        if file.inode.state.read().rare().opens.below {
+            if self.passes_below.swap(false, Ordering::Relaxed) {
+                tracing::info!("no passthrough for lower files: {error}");
+            }
+        } else if stack.passes.swap(false, Ordering::Relaxed) {
             tracing::info!("no passthrough for {}: {error}", stack.identities().join(", "));
         }
         let mode = through_the_daemon(stack, false);
@@ -305,10 +327,16 @@ impl Overlay {
     /// The daemon's own descriptor of an open file, on the upper object if there is one now.
     pub(super) fn descriptor(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
         let in_upper = file.inode.state.read().has_upper_data();
+        let gave_way = file.inode.gave_way();
         if let Some((fd, on_upper)) = &*file.fd.read() {
-            if *on_upper || !in_upper {
+            if if gave_way { !*on_upper } else { *on_upper || !in_upper } {
                 return Ok(fd.clone());
             }
+        }
+        if gave_way {
+            // Its bytes are those of the lower file for as long as it is open.
+            let below = file.inode.state.read().locate_below()?;
+            return Ok(Arc::new(open::file(below.at(), OFlag::O_RDONLY).call("openat2")?));
         }
         let (fd, on_upper) = file.inode.with_data(|at, on_upper| {
             Ok((Arc::new(self.open_real(&file.inode.stack, at, file.flags).call("openat2")?), on_upper))
@@ -330,7 +358,8 @@ impl Overlay {
     /// Writes what was written to the open file to the disk.
     pub fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
         let file = self.file(fh)?;
-        let in_upper = file.inode.has_upper();
+        let inode = file.inode.now();
+        let in_upper = inode.has_upper();
         if self.copy_up.fsync() == crate::config::FsyncMode::Volatile && !file.inode.stack.is_direct() {
             if in_upper {
                 self.look_for_losses(&file);
@@ -340,11 +369,10 @@ impl Overlay {
         if !in_upper {
             return Ok(());
         }
-        let metadata_only = file.inode.state.read().rare().data.is_some();
-        if metadata_only {
+        let data_is_below = file.inode.gave_way() || inode.state.read().rare().data.is_some();
+        if data_is_below {
             // What is open is the data below, which has not changed; what has is the upper object.
-            let upper = file
-                .inode
+            let upper = inode
                 .with(|at| attr::with_owner_access(at, || open::file(at, OFlag::O_RDONLY)).call("openat2"))?;
             return copy::sync(upper.as_fd(), data_only).call("fsync");
         }

@@ -295,7 +295,7 @@ impl Identity {
 
     /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
     fn is(&self, known: &Inode, parent: &Inode, name: &OsStr) -> bool {
-        if known.kind != self.kind {
+        if known.kind != self.kind || known.gave_way() {
             return false;
         }
         let state = known.state.read();

@@ -11,6 +11,7 @@ mod create;
 mod direct;
 mod file;
 mod first_read;
+mod give_way;
 mod graft;
 mod ids;
 mod in_volume;
@@ -53,7 +54,7 @@ pub use rename::{Asked, RenameMode};
 pub use shadow::{Hidden, Stale};
 pub use table::Grafts;
 
-use crate::config::{Config, RedirectDir};
+use crate::config::{Config, LowerIo, RedirectDir};
 use crate::copy_up::CopyUp;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Handles, Ino, Inode, Node, Point, Store};
@@ -109,6 +110,8 @@ pub struct Overlay {
     counted: LevelMutex<HashMap<(Ino, Box<OsStr>), Ino>, { level::STORE }>,
     /// The kernel passes reads and writes to backing files; cleared for good when it refuses.
     passthrough: AtomicBool,
+    /// The kernel reads lower files itself beneath an upper layer, as was asked for; cleared for good when it refuses.
+    passes_below: AtomicBool,
     /// The upper layer's filesystem has lost what was written; a `volatile` mount syncs nothing from then on.
     lost: AtomicBool,
     /// What is attached in the tree.
@@ -140,6 +143,7 @@ impl Overlay {
             handles: Handles::default(),
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),
+            passes_below: AtomicBool::new(config.lower_io == LowerIo::Passthrough),
             lost: AtomicBool::new(false),
             may_hang: AtomicBool::new(stack.may_hang),
             name_changed: OnceLock::new(),
@@ -239,9 +243,10 @@ impl Overlay {
         self.store.len()
     }
 
-    /// The inode that the kernel calls `ino`.
+    /// The inode that the kernel calls `ino`, or the one that it gave its names to.
     fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
-        self.store.get(ino).ok_or(Error::Stale)
+        let inode = self.store.get(ino).ok_or(Error::Stale)?;
+        Ok(if inode.gave_way() { inode.now() } else { inode })
     }
 
     fn dir(&self, ino: Ino) -> Result<Arc<Inode>> {
@@ -262,6 +267,9 @@ impl Overlay {
         if let Some(gone) = self.store.forget(ino, count) {
             if ino.0 >= crate::merge::ino::FIRST_COUNTED {
                 self.forget_names(&gone);
+            }
+            if gone.gave_way() && self.store.get(gone.now().ino).is_none() {
+                self.forget_names(&gone.now());
             }
             drop(gone);
             if self.store.has_shrunk() {

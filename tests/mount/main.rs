@@ -37,6 +37,7 @@ mod limits;
 mod link;
 mod locks;
 mod lookup;
+mod lower_io;
 mod mmap;
 mod names;
 mod open;
