@@ -273,8 +273,8 @@ impl Filesystem for Adapter {
         // Answered first, since nobody waits: the kernel sends only so many such requests at a time.
         reply.ok();
         self.closing(ino, move |served| {
-            if let Some(ino) = served.overlay.release(handle(fh)) {
-                served.backings.release(ino);
+            if let Some(backed) = served.overlay.release(handle(fh)) {
+                served.backings.release(backed);
             }
         });
     }

@@ -302,11 +302,11 @@ impl Served {
         let fh = FileHandle(opened.fh.0);
         let attributes = entry_attributes(&attr);
         let flags = open_flags(&opened.mode, opened.flushes);
-        let (fd, keeps_set_id) = match opened.mode {
-            IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
+        let (fd, keeps_set_id, below) = match opened.mode {
+            IoMode::Passthrough { fd, keeps_set_id, below } => (fd, keeps_set_id, below),
             _ => return reply.created(&ttl, &attributes, GENERATION, fh, flags),
         };
-        match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
+        match self.backings.of((ino, below), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
             Ok(backing) => {
                 reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
             }
@@ -362,11 +362,11 @@ impl Served {
         answer!("open", ino.0, reply, opened, opened => {
             let fh = FileHandle(opened.fh.0);
             let flags = open_flags(&opened.mode, opened.flushes);
-            let (fd, keeps_set_id) = match opened.mode {
-                IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
+            let (fd, keeps_set_id, below) = match opened.mode {
+                IoMode::Passthrough { fd, keeps_set_id, below } => (fd, keeps_set_id, below),
                 _ => return reply.opened(fh, flags),
             };
-            match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
+            match self.backings.of((Ino(ino.0), below), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
                 Ok(backing) => reply.opened_passthrough(fh, flags, &backing),
                 Err(error) => {
                     let mode = self.overlay.not_passed(opened.fh, fd, &error);

@@ -36,6 +36,8 @@ pub enum IoMode {
         fd: Arc<OwnedFd>,
         /// Writes through it leave set-id bits as they are.
         keeps_set_id: bool,
+        /// It is in a lower layer, beneath an upper one.
+        below: bool,
     },
 }
 
@@ -244,7 +246,7 @@ impl Overlay {
             opens.cached += 1;
         }
         opens.writers += u32::from(writes(flags));
-        let keeps_set_id = opens.keeps_set_id;
+        let (keeps_set_id, below) = (opens.keeps_set_id, opens.below);
         if inode.stack.is_direct() && rare.orphan.is_none() {
             // Others may give its name away while it is open. Whose close may wait for its filesystem, only files that are open have.
             let place = if inode.stack.flushes() { open::again_as_path(&fd).ok() } else { None };
@@ -266,7 +268,7 @@ impl Overlay {
         };
         let fh = self.handles.add_file(file);
         let mode = if passes {
-            IoMode::Passthrough { fd, keeps_set_id }
+            IoMode::Passthrough { fd, keeps_set_id, below }
         } else {
             through_the_daemon(&inode.stack, !stale_pages)
         };
@@ -299,8 +301,8 @@ impl Overlay {
         mode
     }
 
-    /// Closes an open file. Returns its inode if it was passed through.
-    pub fn release(&self, fh: Fh) -> Option<Ino> {
+    /// Closes an open file. Returns its inode if it was passed through, and whether from a lower layer beneath an upper one.
+    pub fn release(&self, fh: Fh) -> Option<(Ino, bool)> {
         let file = self.handles.remove_file(fh)?;
         let mut state = file.inode.state.write();
         let unnamed = state.names.is_empty();
@@ -309,6 +311,7 @@ impl Overlay {
         opens.writers -= u32::from(writes(file.flags));
         opens.plain_writers -= u32::from(file.plain_writer);
         let passed = file.passthrough.load(Ordering::Relaxed);
+        let below = opens.below;
         let count = if passed { &mut opens.passthrough } else { &mut opens.cached };
         *count -= 1;
         if file.inode.stack.is_direct() && opens.is_none() {
@@ -317,7 +320,7 @@ impl Overlay {
             rare.orphan = place.map(|open| open::again_as_path(&open).map_or(open, Arc::new));
         }
         state.tidy();
-        passed.then_some(file.inode.ino)
+        passed.then_some((file.inode.ino, below))
     }
 
     pub(super) fn file(&self, fh: Fh) -> Result<Arc<OpenFile>> {
