@@ -144,5 +144,5 @@ impl CopyUp {
 
 fn is_done(inode: &Inode, need: Need) -> bool {
     let state = inode.state.read();
-    state.upper_ino != 0 && (need == Need::Metadata || state.data.is_none())
+    if need == Need::Metadata { state.upper_ino != 0 } else { state.has_upper_data() }
 }

@@ -10,7 +10,7 @@ use super::meta::Made;
 use super::{CopyUp, Need, data, meta};
 use crate::config::{FsyncMode, XattrPermissions};
 use crate::error::{Context, Error, Result};
-use crate::inode::{Inode, LowerFile, Name, Node};
+use crate::inode::{DirNode, Inode, LowerFile, Name, State};
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
 use crate::layer::{RealDir, Upper};
@@ -39,7 +39,7 @@ impl CopyUp {
     /// Locks: the directory's gate is held, its parent has an upper part.
     pub(super) fn copy_dir(&self, dir: &Arc<Inode>) -> Result<()> {
         let upper = dir.stack.writable()?;
-        let Node::Dir { upper: upper_part, lowers, .. } = &dir.node else { return Err(Error::NotDir) };
+        let DirNode { upper: upper_part, lowers, .. } = dir.node.as_dir().ok_or(Error::NotDir)?;
         let lower = lowers.first().ok_or(Error::Stale)?;
         let lower_fd = lower.fd().call("openat2")?;
         let from = At::fd(lower_fd.as_fd());
@@ -90,7 +90,7 @@ impl CopyUp {
         let upper = inode.stack.writable()?;
         let (lower, data) = {
             let state = inode.state.read();
-            (state.lower.clone().ok_or(Error::Stale)?, state.data.clone())
+            (state.lower().ok_or(Error::Stale)?.to_file(), state.rare().data.clone())
         };
         let from = lower.locate()?;
         let lower_stat = stat(from.at()).call("statx")?;
@@ -107,7 +107,7 @@ impl CopyUp {
 
         let temp = upper.temp();
         // Layers do not change: a file with its own data is what it was.
-        let source = data.as_deref().map_or((&*lower, Some(lower_stat)), |data| (data, None));
+        let source = data.as_deref().map_or((&lower, Some(lower_stat)), |data| (data, None));
         let new = Copied { inode, from: from.at(), stat: lower_stat, source, need, data_stays };
         let (file, mode) = self.make(&new, &temp)?;
         let made = Made { ids: upper.maker, mode };
@@ -199,21 +199,22 @@ impl CopyUp {
                 name::unlink(At::new(index_dir.as_fd(), &index_name)).call("unlinkat")?;
                 return Err(error);
             }
-            let lower_nlink = state.lower.as_ref().map_or(1, |lower| lower.nlink);
+            let lower_nlink = state.lower().map_or(1, |lower| lower.nlink);
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(lower_nlink) - 2);
             // What is there already says the same relative to the lower object.
             if let Err(error) = upper.set_mark(At::new(index_dir.as_fd(), &index_name), Mark::Nlink, &count) {
                 tracing::debug!("the link count stays relative to the lower file: {error}");
             }
-            state.nlink = Some(lower_nlink);
-            state.index = Some(index_name);
+            let rare = state.rare_mut();
+            rare.nlink = Some(lower_nlink);
+            rare.index = Some(index_name);
         } else {
             self.place_in_parent(&place.parent, parent, upper, || {
                 upper.place(temp, parent_fd.as_fd(), &place.name, false)
             })?;
         }
         state.upper_ino = made.ino;
-        state.data = data;
+        set_data(&mut state, data);
         if let Some(at) = state.position(&place.parent, &place.name) {
             state.names[at].in_upper = true;
         }
@@ -233,15 +234,15 @@ impl CopyUp {
         let fd = open::path(temp.at()).call("openat2")?;
         name::unlink(temp.at()).call("unlinkat")?;
         temp.placed();
-        state.orphan = Some(Arc::new(fd));
+        state.rare_mut().orphan = Some(Arc::new(fd));
         state.upper_ino = made.ino;
-        state.data = data;
+        set_data(&mut state, data);
         Ok(())
     }
 
     /// As `link_up`, where the inode has an index entry; others need no upper name.
     pub fn link_up_indexed(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name_in: &OsStr) -> Result<()> {
-        let indexed = inode.state.read().index.is_some();
+        let indexed = inode.state.read().rare().index.is_some();
         if indexed { self.link_up(inode, parent, name_in) } else { Ok(()) }
     }
 
@@ -258,7 +259,7 @@ impl CopyUp {
         }
         let from = inode.locate_locked(&state)?;
         // The upper count goes up and the overlay's does not: relative to the lower one the difference stays true.
-        if let (Some(nlink), Some(lower)) = (state.nlink, &state.lower) {
+        if let (Some(nlink), Some(lower)) = (state.rare().nlink, state.lower()) {
             let difference = i64::from(nlink) - i64::from(lower.nlink);
             upper.set_mark(from.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, difference))?;
         }
@@ -266,7 +267,7 @@ impl CopyUp {
             name::link(from.at(), At::new(dir_fd.as_fd(), name_in)).call("linkat")
         })?;
         state.names[at].in_upper = true;
-        if let Some(nlink) = state.nlink {
+        if let Some(nlink) = state.rare().nlink {
             let real = stat(from.at()).call("statx")?.nlink;
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(nlink) - i64::from(real));
             upper.set_mark(from.at(), Mark::Nlink, &count)?;
@@ -315,7 +316,7 @@ impl CopyUp {
         let upper = inode.stack.writable()?;
         let (data, to) = {
             let state = inode.state.read();
-            let Some(data) = state.data.clone() else { return Ok(None) };
+            let Some(data) = state.rare().data.clone() else { return Ok(None) };
             let located = inode.locate_locked(&state)?;
             (data, open::file(located.at(), OFlag::O_RDWR).call("openat2")?)
         };
@@ -338,7 +339,7 @@ impl CopyUp {
         self.sync_file(Some(&to))?;
         let mut state = inode.state.write();
         upper.clear_mark(object, Mark::Metacopy)?;
-        state.data = None;
+        set_data(&mut state, None);
         drop(state);
         self.changed(inode);
         Ok(Some(to))
@@ -377,6 +378,13 @@ fn publish_gone_dir(dir: &Inode, upper_part: &OnceLock<Arc<RealDir>>, temp: Temp
     temp.placed();
     let real = RealDir::nameless(LayerId::UPPER, fd, dir.stack.pool.clone());
     upper_part.set(real).map_err(|_| Error::Bug("a directory was copied up twice"))
+}
+
+/// Notes where the data is, if not with the metadata.
+fn set_data(state: &mut State, data: Option<Box<LowerFile>>) {
+    if data.is_some() || state.rare().data.is_some() {
+        state.rare_mut().data = data;
+    }
 }
 
 fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {

@@ -55,6 +55,13 @@ impl Mount {
             }
         }));
         let notifier = session.notifier();
+        overlay.on_first_read(move |ino, bytes| {
+            // Without them it asks.
+            if let Err(error) = notifier.store(INodeNo(ino.0), 0, bytes) {
+                tracing::debug!("the kernel did not take the bytes of {}: {error}", ino.0);
+            }
+        });
+        let notifier = session.notifier();
         overlay.on_name_change(move |parent, name| {
             let parent = INodeNo(parent.0);
             // It may know the one without the other: a listing that it keeps makes no names known.

@@ -102,10 +102,7 @@ impl Overlay {
         let Some(inode) = self.store.get(ino).filter(|inode| inode.kind == FileKind::Regular) else {
             return false;
         };
-        let waits = {
-            let state = inode.state.read();
-            state.upper_ino == 0 || state.data.is_some()
-        };
+        let waits = !inode.state.read().has_upper_data();
         let size = || inode.with_data(|at, _| stat(at).call("statx"));
         waits && inode.stack.is_writable() && size().is_ok_and(|stat| stat.size > MUCH_BYTES)
     }
@@ -137,10 +134,10 @@ impl Overlay {
                 stat.nlink = 1;
             }
         }
-        if let Some(nlink) = state.nlink {
+        if let Some(nlink) = state.rare().nlink {
             stat.nlink = nlink;
         }
-        if let Some(data) = &state.data {
+        if let Some(data) = &state.rare().data {
             // Data that is nowhere is an error when it is read, as in the kernel.
             if let Ok(located) = data.locate() {
                 stat.blocks = crate::sys::stat::stat(located.at()).call("statx")?.blocks;
@@ -152,8 +149,11 @@ impl Overlay {
 
     /// How long the kernel may believe attributes of `inode` that it is about to be told.
     pub(super) fn lifetime(&self, inode: &Inode) -> Lifetime {
-        let opens = inode.state.read().opens;
-        let moving = opens.maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
+        let (opens, maybe_mapped) = {
+            let state = inode.state.read();
+            (state.rare().opens, state.maybe_mapped)
+        };
+        let moving = maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
         inode.note_attributes_cached(!moving);
         if moving { Lifetime::None } else { Lifetime::of(&inode.stack) }
     }
@@ -187,7 +187,7 @@ impl Overlay {
         let gid = change.gid.map(|gid| disk_gid(ids, gid)).transpose()?;
         // An ordinary writer whose bytes pass the daemon by would leave set-id bits on what it writes: it is as if it
         // wrote right after this change.
-        let opens = inode.state.read().opens;
+        let opens = inode.state.read().rare().opens;
         let unsafe_writer = opens.passthrough > 0 && opens.keeps_set_id && opens.plain_writers > 0;
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         let permissions = inode.stack.terms.permissions;

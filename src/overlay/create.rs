@@ -63,7 +63,7 @@ impl Overlay {
     pub fn make(&self, caller: Caller, parent: Ino, name: &OsStr, node: NewNode<'_>) -> Result<Entry<'_>> {
         let parent = self.dir(parent)?;
         self.check_new_name(&parent, name)?;
-        let _names = parent.names.write();
+        let _names = parent.names().write();
         check_no_point(&parent, name)?;
         self.make_locked(caller, &parent, name, node, false)?;
         self.made_locked(&parent, name, None)
@@ -93,7 +93,7 @@ impl Overlay {
             Err(Error::Exists) if !flags.contains(OFlag::O_EXCL) => return open_it(),
             checked => checked?,
         }
-        let names = parent.names.write();
+        let names = parent.names().write();
         let node = NewNode::Node { mode: libc::S_IFREG | (mode & 0o7777), device: (0, 0) };
         let made =
             check_no_point(&parent, name).and_then(|()| self.make_locked(caller, &parent, name, node, true));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
-use smallvec::SmallVec;
 
 use super::Overlay;
 use super::create::NewNode;
@@ -50,7 +49,7 @@ impl Overlay {
     /// Locks: the names of both, for writing.
     pub(super) fn rmdir_direct(&self, parent: &Inode, name: &OsStr, inode: &Inode) -> Result<()> {
         let fd = source(parent)?.fd().call("openat2")?;
-        if inode.state.read().points.is_some() {
+        if inode.state.read().rare().points.is_some() {
             return Err(Error::NotEmpty);
         }
         // Whoever stands in it keeps standing on it.
@@ -153,12 +152,12 @@ impl Overlay {
             self.leave_behind(inode)?;
             source(inode)?.was_moved(source(parent)?, name);
         }
-        let gone: SmallVec<[Name; 1]> = {
+        let gone: Vec<Name> = {
             let mut state = inode.state.write();
-            let (stays, gone) = std::mem::take(&mut state.names)
+            let (stays, gone): (Vec<Name>, _) = std::mem::take(&mut state.names)
                 .into_iter()
                 .partition(|known| !inode.is_dir() && still_has(known, state.upper_ino));
-            state.names = stays;
+            state.names.extend(stays);
             self.add_name(inode, &mut state, parent, name, true);
             gone
         };

@@ -74,7 +74,7 @@ fn has_set_id(mode: u32) -> bool {
 
 /// How bytes flow that the kernel does not pass through. Where others write, too, each read asks, however long names and
 /// attributes hold: pages would stay old until the next open.
-fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
+pub(super) fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
     match Lifetime::of(stack) {
         Lifetime::Forever => IoMode::Cached(pages_hold),
         Lifetime::For(_) | Lifetime::None => IoMode::Uncached,
@@ -186,17 +186,18 @@ impl Overlay {
     ) -> Result<Opened> {
         let mut state = inode.state.write();
         // Another may have copied the file up between the open and here.
-        let in_upper_now = state.upper_ino != 0 && state.data.is_none();
+        let in_upper_now = state.has_upper_data();
+        let opens = state.rare().opens;
         let may_pass = self.passthrough()
             && inode.stack.passes.load(Ordering::Relaxed)
             && (in_upper || !inode.stack.is_writable())
             && in_upper == in_upper_now
             // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
             && !set_id;
-        let passes = state.opens.passthrough > 0 || (may_pass && state.opens.cached == 0);
-        let stale_pages = state.opens.was_passthrough && !passes;
+        let passes = opens.passthrough > 0 || (may_pass && opens.cached == 0);
+        let stale_pages = state.was_passthrough && !passes;
         let plain_writer = writes(flags) && caller.uid != 0;
-        if passes && set_id && plain_writer && state.opens.keeps_set_id {
+        if passes && set_id && plain_writer && opens.keeps_set_id {
             // Its writes will go where nobody asks who wrote: the bits go before the first one.
             let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
             attr::chmod(At::fd(fd.as_fd()), mode & !(libc::S_ISUID | libc::S_ISGID)).call("fchmodat2")?;
@@ -208,27 +209,29 @@ impl Overlay {
         } else {
             fd
         };
-        let opens = &mut state.opens;
+        if inode.note_opened() && !passes && !in_upper && !writes(flags) {
+            self.fill_pages(inode, &state, &fd);
+        }
+        state.was_passthrough = passes;
+        state.maybe_mapped |= passes && access(flags) == OFlag::O_RDWR;
+        let rare = state.rare_mut();
+        let opens = &mut rare.opens;
         opens.plain_writers += u32::from(plain_writer);
         if passes {
             if opens.passthrough == 0 {
                 opens.keeps_set_id = caller.uid == 0;
             }
             opens.passthrough += 1;
-            opens.was_passthrough = true;
-            opens.maybe_mapped |= access(flags) == OFlag::O_RDWR;
         } else {
             opens.cached += 1;
-            opens.was_passthrough = false;
         }
         opens.writers += u32::from(writes(flags));
-        if inode.stack.is_direct() && state.orphan.is_none() {
+        let keeps_set_id = opens.keeps_set_id;
+        if inode.stack.is_direct() && rare.orphan.is_none() {
             // Others may give its name away while it is open. Whose close may wait for its filesystem, only files that are open have.
             let place = if inode.stack.flushes() { open::again_as_path(&fd).ok() } else { None };
-            state.orphan = Some(place.map_or_else(|| fd.clone(), Arc::new));
+            rare.orphan = Some(place.map_or_else(|| fd.clone(), Arc::new));
         }
-        let opens = &mut state.opens;
-        let keeps_set_id = opens.keeps_set_id;
         let attributes_move = passes && writes(flags);
         drop(state);
         if attributes_move {
@@ -265,8 +268,9 @@ impl Overlay {
             return mode;
         }
         let mut state = file.inode.state.write();
-        state.opens.passthrough -= 1;
-        state.opens.cached += 1;
+        let opens = &mut state.rare_mut().opens;
+        opens.passthrough -= 1;
+        opens.cached += 1;
         let in_upper = state.upper_ino != 0;
         drop(state);
         *file.fd.write() = Some((fd, in_upper));
@@ -277,18 +281,20 @@ impl Overlay {
     pub fn release(&self, fh: Fh) -> Option<Ino> {
         let file = self.handles.remove_file(fh)?;
         let mut state = file.inode.state.write();
-        let opens = &mut state.opens;
+        let unnamed = state.names.is_empty();
+        let rare = state.rare_mut();
+        let opens = &mut rare.opens;
         opens.writers -= u32::from(writes(file.flags));
         opens.plain_writers -= u32::from(file.plain_writer);
         let passed = file.passthrough.load(Ordering::Relaxed);
         let count = if passed { &mut opens.passthrough } else { &mut opens.cached };
         *count -= 1;
-        let opens = state.opens;
-        if file.inode.stack.is_direct() && opens.passthrough + opens.cached == 0 {
+        if file.inode.stack.is_direct() && opens.is_none() {
             // Without a name it stays reachable; but not as an open file, whose close might wait for its filesystem.
-            let place = state.orphan.take().filter(|_| state.names.is_empty());
-            state.orphan = place.map(|open| open::again_as_path(&open).map_or(open, Arc::new));
+            let place = rare.orphan.take().filter(|_| unnamed);
+            rare.orphan = place.map(|open| open::again_as_path(&open).map_or(open, Arc::new));
         }
+        state.tidy();
         passed.then_some(file.inode.ino)
     }
 
@@ -298,10 +304,7 @@ impl Overlay {
 
     /// The daemon's own descriptor of an open file, on the upper object if there is one now.
     pub(super) fn descriptor(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
-        let in_upper = {
-            let state = file.inode.state.read();
-            state.upper_ino != 0 && state.data.is_none()
-        };
+        let in_upper = file.inode.state.read().has_upper_data();
         if let Some((fd, on_upper)) = &*file.fd.read() {
             if *on_upper || !in_upper {
                 return Ok(fd.clone());
@@ -337,7 +340,7 @@ impl Overlay {
         if !in_upper {
             return Ok(());
         }
-        let metadata_only = file.inode.state.read().data.is_some();
+        let metadata_only = file.inode.state.read().rare().data.is_some();
         if metadata_only {
             // What is open is the data below, which has not changed; what has is the upper object.
             let upper = file

@@ -13,7 +13,7 @@ use super::remove::count_names;
 use super::{Overlay, redirect};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -36,7 +36,7 @@ impl Overlay {
         self.copy_up.ensure(&inode, Need::Metadata)?;
         // The path to the name it has already stays.
         let _tree = parent.stack.rename_gate.read();
-        let _names = parent.names.write();
+        let _names = parent.names().write();
         check_no_point(&parent, name)?;
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
@@ -86,7 +86,7 @@ impl Overlay {
         if under.whiteout_file {
             upper.remove_whiteout_file(fd.as_fd(), name)?;
         }
-        if let Some(nlink) = &mut state.nlink {
+        if let Some(nlink) = state.rare_if_any().and_then(|rare| rare.nlink.as_mut()) {
             *nlink += 1;
         }
         self.add_name(inode, &mut state, parent, name, true);

@@ -13,8 +13,8 @@ use super::attr::{Lifetime, stat_shown};
 use super::create::Under;
 use super::lookup::{Entry, NAME_MAX, Object};
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
-use crate::inode::{Ino, Inode, InodeRef, Node};
+
+use crate::inode::{Ino, Inode, InodeRef, Node, State};
 use crate::layer::real_dir::Fact;
 use crate::merge::listing::FileKind;
 use crate::merge::mark;
@@ -85,7 +85,7 @@ impl Overlay {
             if state.gone {
                 return Err(Error::NotFound);
             }
-            state.points.is_none() && state.beside.is_none() && !parent.stack.is_direct()
+            state.rare().points.is_none() && state.rare().beside.is_none() && !parent.stack.is_direct()
         };
         if !simple || name.len() > NAME_MAX || mark::is_reserved(name.as_bytes()) {
             let inode = self.lookup_locked(parent, name)?.map(|entry| entry.inode);

@@ -10,11 +10,13 @@ mod busy;
 mod create;
 mod direct;
 mod file;
+mod first_read;
 mod graft;
 mod ids;
 mod in_volume;
 mod io;
 mod lead;
+mod learn;
 mod link;
 mod lookup;
 mod made;
@@ -114,6 +116,7 @@ pub struct Overlay {
     /// Some source is on a filesystem that may not answer.
     may_hang: AtomicBool,
     name_changed: OnceLock<NameChanged>,
+    fill: OnceLock<first_read::Fill>,
     /// Where the daemon takes requests about the mount.
     socket: OnceLock<PathBuf>,
 }
@@ -140,6 +143,7 @@ impl Overlay {
             lost: AtomicBool::new(false),
             may_hang: AtomicBool::new(stack.may_hang),
             name_changed: OnceLock::new(),
+            fill: OnceLock::new(),
             socket: OnceLock::new(),
             stack,
         };
@@ -274,7 +278,7 @@ fn may_hang(inode: &Inode) -> Option<Arc<Stack>> {
         return Some(inode.stack.clone());
     }
     let state = inode.state.read();
-    state.beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
+    state.rare().beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
 }
 
 /// Notes what the marks of a stack's root say.

@@ -33,12 +33,12 @@ impl Overlay {
         while let Some((dir, path)) = todo.pop() {
             let into = opened(&root, &path)?;
             let names = {
-                let _names = dir.names.read();
+                let _names = dir.names().read();
                 self.layers_names(&dir)?
             };
             for listed in names {
                 let found = {
-                    let _names = dir.names.read();
+                    let _names = dir.names().read();
                     self.found_locked(&dir, &listed)?
                 };
                 let Some(found) = found else { continue };

@@ -8,7 +8,7 @@ use super::Overlay;
 use super::made::Stands;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode, Point};
 use crate::layer::{RealDir, Upper};
 use crate::merge::mark::{self, Mark, NlinkBase};
@@ -39,7 +39,7 @@ impl Overlay {
     fn unlink_with(&self, parent: Ino, name: &OsStr, patience: Patience) -> Result<bool> {
         let parent = self.holder(self.dir(parent)?, name)?;
         parent.stack.check_writable()?;
-        let mut names = parent.names.write();
+        let mut names = parent.names().write();
         check_no_point(&parent, name)?;
         let Stands { inode, under } = self.stands_locked(&parent, name)?;
         let inode = inode.ok_or(Error::NotFound)?;
@@ -52,7 +52,7 @@ impl Overlay {
                 return Ok(false);
             }
             self.prepare_unlink(&inode)?;
-            names = parent.names.write();
+            names = parent.names().write();
             check_no_point(&parent, name)?;
             // It may have been renamed while nobody held the names.
             if !inode.state.read().has_name(&parent, name) {
@@ -111,17 +111,17 @@ impl Overlay {
 
     /// Notes that a name of the inode is gone; an index entry goes with the last one.
     pub(super) fn one_name_less(&self, inode: &Inode, state: &mut State) -> Result<()> {
-        if let Some(nlink) = &mut state.nlink {
-            *nlink = nlink.saturating_sub(1);
+        if let Some(nlink) = state.rare().nlink {
+            state.rare_mut().nlink = Some(nlink.saturating_sub(1));
         } else if state.upper_ino == 0 && state.names.is_empty() {
-            state.nlink = Some(0);
+            state.rare_mut().nlink = Some(0);
         }
-        if state.nlink == Some(0) {
-            let Some(index) = state.index.take() else { return Ok(()) };
+        if state.rare().nlink == Some(0) {
+            let Some(index) = state.rare_mut().index.take() else { return Ok(()) };
             if let Some(dir) = inode.stack.writable()?.workdir.index() {
                 let entry = At::new(dir.as_fd(), &index);
-                if state.orphan.is_none() {
-                    state.orphan = Some(Arc::new(open::path(entry).call("openat2")?));
+                if state.rare().orphan.is_none() {
+                    state.rare_mut().orphan = Some(Arc::new(open::path(entry).call("openat2")?));
                 }
                 name::unlink(entry).call("unlinkat")?;
             }
@@ -137,7 +137,7 @@ impl Overlay {
         check_no_point(&parent, name)?;
         // Two directories' names are locked: who does that holds the gate, so that there is one order.
         let _gate = parent.stack.rename_gate.read();
-        let _names = parent.names.write();
+        let _names = parent.names().write();
         // Again, now that it stays true.
         check_no_point(&parent, name)?;
         let Stands { inode, under } = self.stands_locked(&parent, name)?;
@@ -145,12 +145,12 @@ impl Overlay {
         if !inode.is_dir() {
             return Err(Error::NotDir);
         }
-        let _inner = inode.names.write_second();
+        let _inner = inode.names().write_second();
         if parent.stack.is_direct() {
             return self.rmdir_direct(&parent, name, &inode);
         }
         // The upper layer's own directory is asked for its names by the removal itself.
-        let leads_to_grafts = || inode.state.read().points.is_some();
+        let leads_to_grafts = || inode.state.read().rare().points.is_some();
         let only_upper = inode.lower_dirs().is_empty() && !inode.is_synthetic() && !leads_to_grafts();
         if !only_upper && !self.is_empty_locked(&inode)? {
             return Err(Error::NotEmpty);
@@ -213,7 +213,7 @@ impl Overlay {
     pub(super) fn dir_gone(&self, inode: &Inode, state: &mut State, parent: &Inode, name: &OsStr) {
         self.remove_name(inode, state, parent, name);
         state.gone = true;
-        state.nlink = Some(0);
+        state.rare_mut().nlink = Some(0);
     }
 
     /// With `fsync=strict` a change of names is on disk before it is acknowledged.
@@ -240,7 +240,7 @@ fn check_no_point(parent: &Inode, name: &OsStr) -> Result<()> {
 pub(super) fn is_counted_later(inode: &Inode) -> bool {
     let state = inode.state.read();
     state.upper_ino == 0
-        && state.lower.as_ref().is_some_and(|lower| lower.nlink > 1)
+        && state.lower().is_some_and(|lower| lower.nlink > 1)
         && inode.stack.indexes(inode.kind)
 }
 
@@ -259,9 +259,9 @@ fn carry_out(upper: &Upper, dir: &Arc<RealDir>, name: &OsStr, plan: Plan) -> Res
 /// not give the number to another while the kernel knows this one.
 pub(super) fn keep_reachable(inode: &Inode, state: &mut State, in_upper: bool) -> Result<()> {
     let others = state.names.iter().filter(|name| name.in_upper).count() > usize::from(in_upper);
-    if in_upper && !others && state.index.is_none() && state.orphan.is_none() {
+    if in_upper && !others && state.rare().index.is_none() && state.rare().orphan.is_none() {
         let located = inode.locate_locked(state)?;
-        state.orphan = Some(Arc::new(open::path(located.at()).call("openat2")?));
+        state.rare_mut().orphan = Some(Arc::new(open::path(located.at()).call("openat2")?));
     }
     Ok(())
 }
@@ -275,7 +275,7 @@ pub(super) fn count_names(
     base: NlinkBase,
     shown_change: i64,
 ) -> Result<()> {
-    let (Some(nlink), Some(_)) = (state.nlink, &state.index) else { return Ok(()) };
+    let (Some(nlink), Some(_)) = (state.rare().nlink, &state.rare().index) else { return Ok(()) };
     let located = inode.locate_locked(state)?;
     let real = i64::from(stat(located.at()).call("statx")?.nlink);
     let difference = i64::from(nlink) + shown_change - real;

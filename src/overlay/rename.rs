@@ -13,7 +13,7 @@ use super::remove::{Patience, count_names, is_counted_later, keep_reachable};
 use super::{Caller, Overlay, redirect};
 use crate::copy_up::{Need, meta};
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -84,8 +84,8 @@ impl Overlay {
         loop {
             // Two directories, or the shape of the tree: one at a time.
             let gate = parent.stack.rename_gate.write();
-            let names = parent.names.write();
-            let new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names.write_second());
+            let names = parent.names().write();
+            let new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names().write_second());
             // Again, now that it stays true.
             check_no_point()?;
             let Stands { inode, under } = self.stands_locked(&parent, name)?;

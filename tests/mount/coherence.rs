@@ -323,3 +323,50 @@ fn readers_across_the_copy_up_see_old_or_new() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+/// Small files are in the kernel's cache before they are read for the first time; whoever changes them at that very moment is
+/// seen all the same.
+#[test]
+fn first_open_and_first_change_at_once() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    let files = 400;
+    let old = vec![b'o'; 5000];
+    for i in 0..files {
+        f.lower(0).file(format!("d/{i}"), &old);
+    }
+    f.mount();
+    let wanted = |i: usize| match i % 4 {
+        0 => b"new".to_vec(),
+        1 => old[..10].to_vec(),
+        2 => [&b"NEW"[..], &old[3..]].concat(),
+        _ => [&old[..], &b"more"[..]].concat(),
+    };
+    let turn = std::sync::Barrier::new(2);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for i in 0..files {
+                turn.wait();
+                let seen = fs::read(f.p(format!("d/{i}"))).unwrap();
+                let (new, torn) = (wanted(i), seen.len() == 5000 && seen[3..] == old[3..]);
+                assert!(seen == old || seen == new || seen.is_empty() || torn, "{i}: {} bytes", seen.len());
+            }
+        });
+        for i in 0..files {
+            let path = f.p(format!("d/{i}"));
+            turn.wait();
+            match i % 4 {
+                0 => fs::write(&path, "new").unwrap(),
+                1 => sys::truncate(&path, 10).unwrap(),
+                2 => rw(&path).write_all_at(b"NEW", 0).unwrap(),
+                _ => rw(&path).write_all_at(b"more", 5000).unwrap(),
+            }
+            assert_eq!(fs::read(&path).unwrap(), wanted(i), "{i}");
+        }
+    });
+    f.check(|m| {
+        for i in 0..files {
+            assert_eq!(fs::read(m.join(format!("d/{i}"))).unwrap(), wanted(i), "{i}");
+            assert_eq!(stat(m.join(format!("d/{i}"))).len(), wanted(i).len() as u64, "{i}");
+        }
+    });
+}
