@@ -21,7 +21,7 @@ case ${1:-} in -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;; es
 if [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then private_mounts "$@"; fi
 
 cd "$repo"
-need cc gcc /usr/include/stdio.h libc6-dev fusermount3 fuse3 setfattr attr setfacl acl mkfs.ext4 e2fsprogs unshare util-linux strace strace
+need cc gcc /usr/include/stdio.h libc6-dev fusermount3 fuse3 setfattr attr setfacl acl mkfs.ext4 e2fsprogs mkfs.xfs xfsprogs mkfs.btrfs btrfs-progs unshare util-linux strace strace
 command -v cargo >/dev/null || die "cargo is not here: install a Rust toolchain (see rust-version in Cargo.toml) first"
 [ -c /dev/fuse ] || modprobe fuse 2>/dev/null || true
 [ -c /dev/fuse ] || die "/dev/fuse is not here: the kernel has no FUSE, or this container was not given it (docker: --device /dev/fuse --cap-add SYS_ADMIN)"

@@ -5,18 +5,31 @@
 //! Start reading in `merge` for the rules, in `overlay` for the operations.
 
 #![warn(missing_docs)]
+// A request that panics leaves its caller waiting for the end of the daemon. Rooms that answer requests index nothing; where
+// they must, the reason stands beside it.
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::unreachable))]
 
 pub mod cli;
 pub mod config;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod control;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod copy_up;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod error;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod fuse;
 pub mod graft;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod inode;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod layer;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod merge;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod overlay;
 pub mod sync;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod sys;
+#[cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 pub mod volume;

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The papers with commands, and where the program is.
-const PAPERS: [&str; 7] = [
+const PAPERS: [&str; 8] = [
     "README.md",
     "docs/architecture.md",
     "docs/on-disk-format.md",
+    "docs/reliability.md",
     "docs/semantics.md",
     "docs/tutorial.md",
     "docs/volumes.md",
@@ -249,9 +250,17 @@ fn the_tutorial_has_the_compose_files_of_the_tests() {
 fn promises_name_tests_that_exist() {
     let mut tests = String::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for dir in
-        ["tests", "tests/mount", "tests/format", "src", "src/merge", "src/overlay", "src/config", "src/fuse"]
-    {
+    for dir in [
+        "tests",
+        "tests/mount",
+        "tests/format",
+        "tests/crash",
+        "src",
+        "src/merge",
+        "src/overlay",
+        "src/config",
+        "src/fuse",
+    ] {
         let entries = std::fs::read_dir(root.join(dir)).unwrap_or_else(|e| unreachable!("{dir}: {e}"));
         let sources =
             entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "rs"));

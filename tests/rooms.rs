@@ -189,6 +189,30 @@ fn unsafe_stays_behind_the_wall() {
     assert!(wrong.is_empty(), "unsafe outside src/sys: {}", wrong.join(", "));
 }
 
+/// An error that nobody hears of has a comment above it that says why it does no harm. This is what clippy's
+/// `let_underscore_must_use` would forbid altogether.
+#[test]
+fn dropped_errors_say_why() {
+    let mut wrong = Vec::new();
+    for source in sources("src").iter().filter(|source| !source.path.ends_with("tests.rs")) {
+        let mut above = "";
+        for (at, line) in source.text.lines().map(str::trim).enumerate() {
+            if line.starts_with("#[cfg(test)]") {
+                break;
+            }
+            if line.starts_with("let _ = ") {
+                if !above.starts_with("//") {
+                    wrong.push(format!("{}:{}", source.path, at + 1));
+                }
+                // One comment may be for several.
+                continue;
+            }
+            above = line;
+        }
+    }
+    assert!(wrong.is_empty(), "`let _ =` without a word: {}", wrong.join(", "));
+}
+
 #[test]
 fn files_stay_short() {
     let mut wrong = Vec::new();

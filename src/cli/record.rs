@@ -324,6 +324,20 @@ mod tests {
         assert_eq!(Details::from_text(b"junk\nfuture key\n"), Details::default());
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_bytes_are_read_as_a_record(lines in proptest::collection::vec(
+            ("(pid|lower|data|upper|work|note|socket|)", proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)), 0..8,
+        )) {
+            let text: Vec<u8> = lines.iter().flat_map(|(key, rest)| [key.as_bytes(), b" ", rest, b"\n"].concat()).collect();
+            let read = Details::from_text(&text);
+            proptest::prop_assert_eq!(Details::from_text(&read.to_text()), read);
+            let _ = grafts_in(&String::from_utf8_lossy(&text));
+        }
+    }
+
     #[test]
     fn a_record_is_alive_while_it_is_kept_and_then_gone() {
         let dir = tempfile::TempDir::new().expect("dir");

@@ -31,6 +31,7 @@ pub fn shadow(args: &ShadowArgs) -> Outcome {
     let last = live::last(&socket, answered);
     if args.json && !matches!(last, Ok(None)) {
         let end = if first { "[]\n" } else { "\n]\n" };
+        // Whoever read the lines has gone.
         let _ = out.write_all(end.as_bytes());
     }
     // A reader such as `head` may have seen enough.

@@ -218,7 +218,7 @@ fn given_path(value: &[u8]) -> std::result::Result<std::path::PathBuf, String> {
 fn context(draft: &mut Draft, field: &Field) {
     let kind = format!("{}=", field.name);
     draft.mount.context.retain(|other| !other.starts_with(&kind));
-    draft.mount.context.push(field.shown());
+    draft.mount.context.push(String::from_utf8_lossy(&field.raw).into_owned());
 }
 
 fn text(value: &[u8]) -> String {

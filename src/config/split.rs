@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::graft::shown;
 
 /// One element of a comma list: `name`, `name=value` or `name="value"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +21,9 @@ pub struct Field {
 }
 
 impl Field {
-    /// The field as a person may read it.
+    /// The field as a sentence may hold it: one line, whatever is in it.
     pub fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.raw).into_owned()
+        shown(&self.raw)
     }
 }
 
@@ -53,7 +54,7 @@ fn field_end(list: &[u8], start: usize) -> Result<(Option<usize>, usize)> {
                 equals = Some(at);
                 if list.get(at + 1) == Some(&b'"') {
                     let end = closing_quote(list, at + 2).ok_or_else(|| {
-                        let shown = String::from_utf8_lossy(&list[start..]).into_owned();
+                        let shown = shown(&list[start..]);
                         Error::Setup(format!(
                             "the double quote opened in `{shown}` is never closed: \
                              end the value with a quote before the comma, or write `\\\"` for a quote in a name"

@@ -215,8 +215,8 @@ impl CopyUp {
         }
         state.upper_ino = made.ino;
         set_data(&mut state, data);
-        if let Some(at) = state.position(&place.parent, &place.name) {
-            state.names[at].in_upper = true;
+        if let Some(known) = state.name_mut(&place.parent, &place.name) {
+            known.in_upper = true;
         }
         drop(state);
         self.sync_parent(parent)
@@ -253,8 +253,7 @@ impl CopyUp {
         let dir = upper_parent(parent)?;
         let dir_fd = dir.fd().call("openat2")?;
         let mut state = inode.state.write();
-        let Some(at) = state.position(parent, name_in) else { return Err(Error::NotFound) };
-        if state.names[at].in_upper {
+        if state.name(parent, name_in).ok_or(Error::NotFound)?.in_upper {
             return Ok(());
         }
         let from = inode.locate_locked(&state)?;
@@ -266,7 +265,9 @@ impl CopyUp {
         self.place_in_parent(parent, dir, upper, || {
             name::link(from.at(), At::new(dir_fd.as_fd(), name_in)).call("linkat")
         })?;
-        state.names[at].in_upper = true;
+        if let Some(known) = state.name_mut(parent, name_in) {
+            known.in_upper = true;
+        }
         if let Some(nlink) = state.rare().nlink {
             let real = stat(from.at()).call("statx")?.nlink;
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(nlink) - i64::from(real));

@@ -223,7 +223,7 @@ impl Filesystem for Adapter {
         self.on(ino, move |served| {
             let mut buffer = vec![0; size as usize];
             let read = served.overlay.read(handle(fh), offset, &mut buffer);
-            answer!("read", ino.0, reply, read, len => reply.data(&buffer[..len.min(buffer.len())]))
+            answer!("read", ino.0, reply, read, len => reply.data(buffer.get(..len).unwrap_or(&buffer)))
         });
     }
 
@@ -377,7 +377,7 @@ impl Filesystem for Adapter {
             let mut value = vec![0; size as usize];
             let read = served.overlay.getxattr(Ino(ino.0), &name, &mut value);
             answer!("getxattr", ino.0, reply, read, len => {
-                if size == 0 { reply.size(len as u32) } else { reply.data(&value[..len.min(value.len())]) }
+                if size == 0 { reply.size(len as u32) } else { reply.data(value.get(..len).unwrap_or(&value)) }
             })
         });
     }

@@ -64,6 +64,7 @@ impl Default for Handles {
 }
 
 impl Handles {
+    #[expect(clippy::indexing_slicing, reason = "a remainder is less than the number of shards")]
     fn shard(&self, fh: Fh) -> &Shard {
         &self.shards[fh.0 as usize % SHARDS]
     }

@@ -39,16 +39,18 @@ impl Listing {
     /// The names from `offset` on, each with the offset behind it.
     pub fn from(&self, offset: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.entries.len());
-        self.entries[start..]
-            .iter()
-            .enumerate()
-            .filter_map(move |(i, entry)| Some(((start + i + 1) as u64, entry.as_ref()?)))
+        let rest = self.entries.get(start..).unwrap_or_default();
+        rest.iter().enumerate().filter_map(move |(i, entry)| Some(((start + i + 1) as u64, entry.as_ref()?)))
     }
 
     /// Adds a name, or says what it is now.
     pub fn insert(&mut self, entry: Entry) {
         match self.positions.get(&entry.name) {
-            Some(&at) => self.entries[at] = Some(entry),
+            Some(&at) => {
+                if let Some(known) = self.entries.get_mut(at) {
+                    *known = Some(entry);
+                }
+            }
             None => {
                 self.positions.insert(entry.name.clone(), self.entries.len());
                 self.entries.push(Some(entry));
@@ -59,7 +61,9 @@ impl Listing {
     /// Takes a name away; its offset is not given to another.
     pub fn remove(&mut self, name: &OsStr) {
         if let Some(at) = self.positions.remove(name) {
-            self.entries[at] = None;
+            if let Some(known) = self.entries.get_mut(at) {
+                *known = None;
+            }
             self.removed = true;
         }
     }

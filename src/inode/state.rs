@@ -243,12 +243,29 @@ impl State {
 
     /// Whether it is known under this name.
     pub fn has_name(&self, parent: &Inode, name: &OsStr) -> bool {
-        self.position(parent, name).is_some()
+        self.name(parent, name).is_some()
     }
 
     /// Where this name is in `names`.
     pub fn position(&self, parent: &Inode, name: &OsStr) -> Option<usize> {
-        self.names.iter().position(|known| std::ptr::eq(&*known.parent, parent) && &*known.name == name)
+        self.names.iter().position(|known| known.is(parent, name))
+    }
+
+    /// What is known of `name` in `parent`.
+    pub fn name(&self, parent: &Inode, name: &OsStr) -> Option<&Name> {
+        self.names.iter().find(|known| known.is(parent, name))
+    }
+
+    /// As `name`, to be changed.
+    pub fn name_mut(&mut self, parent: &Inode, name: &OsStr) -> Option<&mut Name> {
+        self.names.iter_mut().find(|known| known.is(parent, name))
+    }
+}
+
+impl Name {
+    /// Whether it is `name` in `parent`.
+    fn is(&self, parent: &Inode, name: &OsStr) -> bool {
+        std::ptr::eq(&*self.parent, parent) && &*self.name == name
     }
 }
 

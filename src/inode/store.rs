@@ -69,6 +69,7 @@ impl Default for Store {
 }
 
 impl Store {
+    #[expect(clippy::indexing_slicing, reason = "a remainder is less than the number of shards")]
     fn shard(&self, ino: Ino) -> &Shard {
         // Inode numbers of one directory are often neighbours: the low bits spread them.
         &self.shards[(ino.0 ^ (ino.0 >> 56)) as usize % SHARDS]
@@ -209,6 +210,7 @@ fn parents(inode: &Inode) -> Vec<Arc<Inode>> {
 
 impl InodeRef<'_> {
     /// Hands the lookup to the kernel, who will give it back by FORGET.
+    #[expect(clippy::unreachable, reason = "whoever takes the inode out ends the value")]
     pub fn leak(mut self) -> Arc<Inode> {
         match self.inode.take() {
             Some(inode) => inode,
@@ -219,6 +221,7 @@ impl InodeRef<'_> {
 
 impl std::ops::Deref for InodeRef<'_> {
     type Target = Arc<Inode>;
+    #[expect(clippy::unreachable, reason = "whoever takes the inode out ends the value")]
     fn deref(&self) -> &Arc<Inode> {
         match &self.inode {
             Some(inode) => inode,

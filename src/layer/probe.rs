@@ -212,8 +212,9 @@ pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<W
             (Probe::Dir { opaque, redirect }, Some(place)) => {
                 walked.ends |= opaque;
                 if let Some(redirect) = redirect {
-                    let before = join(&components[..i]);
-                    walked.redirect = Some(redirect.within(&before, &join(&components[i + 1..])));
+                    let before = join(components.get(..i).unwrap_or_default());
+                    walked.redirect =
+                        Some(redirect.within(&before, &join(components.get(i + 1..).unwrap_or_default())));
                 }
                 dir = dir.child(component);
                 dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);

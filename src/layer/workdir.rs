@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::merge::listing::FileKind;
 use crate::sys::stat::stat;
-use crate::sys::{At, dir, name, open, xattr};
+use crate::sys::{At, copy, dir, name, open, xattr};
 
 /// The prepared objects of one upper layer.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Workdir {
             sweep(work.as_fd(), OsStr::new("")).map_err(|e| setup(path, "cannot be swept", e))?;
         }
         if how == Use::Volatile {
-            mark_volatile(work.as_fd()).map_err(|e| setup(path, "cannot be marked volatile", e))?;
+            mark_volatile(work.as_fd(), path).map_err(|e| setup(path, "cannot be marked volatile", e))?;
         }
         Ok(Workdir { work, index: None, next: AtomicU64::new(1), whiteout: Mutex::new(None), _lock: lock })
     }
@@ -243,6 +243,7 @@ fn make_dir(root: BorrowedFd<'_>, which: &str, path: &Path) -> Result<OwnedFd> {
     Ok(made)
 }
 
+const INCOMPAT: &str = "incompat";
 const VOLATILE: &str = "incompat/volatile";
 
 fn check_volatile(work: BorrowedFd<'_>, path: &Path) -> Result<()> {
@@ -256,17 +257,24 @@ fn check_volatile(work: BorrowedFd<'_>, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn mark_volatile(work: BorrowedFd<'_>) -> nix::Result<()> {
-    for dir in ["incompat", VOLATILE] {
+/// Leaves the mark, on disk before anything is answered that is not: after a power failure, too, it must be seen.
+fn mark_volatile(work: BorrowedFd<'_>, path: &Path) -> nix::Result<()> {
+    for dir in [INCOMPAT, VOLATILE] {
         match name::mkdir(At::new(work, OsStr::new(dir)), 0o700) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
         }
     }
     match open::create(At::new(work, OsStr::new("incompat/volatile/dirty")), OFlag::O_WRONLY, 0o600) {
-        Ok(_) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(errno),
+        Ok(dirty) => copy::sync(dirty.as_fd(), false)?,
+        Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(errno),
     }
+    for dir in [VOLATILE, INCOMPAT] {
+        name::sync_dir(open::dir(work, OsStr::new(dir))?.as_fd())?;
+    }
+    // `work` itself may have been made just now.
+    name::sync_dir(work).and_then(|()| name::sync_dir(open::root(path)?.as_fd()))
 }
 
 /// Removes everything in the directory `name` of `parent`.

@@ -25,7 +25,7 @@ pub fn inherit(default_acl: &[u8], mode: u32) -> Option<Inherited> {
     let mut access = default_acl.to_vec();
     let has_mask = entries.chunks_exact(8).any(|entry| tag(entry) == MASK);
     let mut new_mode = mode & !0o777;
-    for entry in access[4..].chunks_exact_mut(8) {
+    for entry in access.get_mut(VERSION.len()..)?.chunks_exact_mut(8) {
         let bits = match tag(entry) {
             USER_OBJ => 6,
             GROUP_OBJ if !has_mask => 3,
@@ -33,8 +33,9 @@ pub fn inherit(default_acl: &[u8], mode: u32) -> Option<Inherited> {
             OTHER => 0,
             _ => continue,
         };
-        let permissions = u16::from_le_bytes([entry[2], entry[3]]) & ((mode >> bits) as u16 & 7);
-        entry[2..4].copy_from_slice(&permissions.to_le_bytes());
+        let [_, _, low, high, ..] = entry else { continue };
+        let permissions = u16::from_le_bytes([*low, *high]) & ((mode >> bits) as u16 & 7);
+        [*low, *high] = permissions.to_le_bytes();
         new_mode |= u32::from(permissions) << bits;
     }
     let minimal = entries.len() == 3 * 8;
@@ -42,7 +43,7 @@ pub fn inherit(default_acl: &[u8], mode: u32) -> Option<Inherited> {
 }
 
 fn tag(entry: &[u8]) -> u16 {
-    u16::from_le_bytes([entry[0], entry[1]])
+    entry.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

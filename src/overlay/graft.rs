@@ -39,6 +39,7 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
+    #[expect(clippy::unreachable, reason = "whoever takes the root out ends the value")]
     fn root(&self) -> &Root {
         match &self.root {
             Some(root) => root,

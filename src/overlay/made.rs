@@ -13,8 +13,8 @@ use super::attr::{Lifetime, stat_shown};
 use super::create::Under;
 use super::lookup::{Entry, NAME_MAX, Object};
 use crate::error::{Context, Error, Result};
-
-use crate::inode::{Ino, Inode, InodeRef, Node, State};
+use crate::inode::State;
+use crate::inode::{Ino, Inode, InodeRef, Node};
 use crate::layer::real_dir::Fact;
 use crate::merge::listing::FileKind;
 use crate::merge::mark;

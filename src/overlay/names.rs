@@ -18,8 +18,8 @@ impl Overlay {
         name: &OsStr,
         in_upper: bool,
     ) {
-        match state.position(parent, name) {
-            Some(at) => state.names[at].in_upper |= in_upper,
+        match state.name_mut(parent, name) {
+            Some(known) => known.in_upper |= in_upper,
             None => {
                 self.store.hold(parent);
                 state.push_name(parent, name, in_upper);

@@ -92,8 +92,7 @@ impl Overlay {
         let upper = parent.stack.writable()?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let mut state = inode.state.write();
-        let at = state.position(parent, name).ok_or(Error::NotFound)?;
-        let in_upper = state.names[at].in_upper;
+        let in_upper = state.name(parent, name).ok_or(Error::NotFound)?.in_upper;
         keep_reachable(inode, &mut state, in_upper)?;
         if in_upper {
             count_names(upper, inode, &state, NlinkBase::Upper, 0)?;

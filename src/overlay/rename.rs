@@ -404,7 +404,7 @@ impl Overlay {
             };
         }
         let mut state = target.state.write();
-        let in_upper = state.position(new.parent, new.name).is_some_and(|at| state.names[at].in_upper);
+        let in_upper = state.name(new.parent, new.name).is_some_and(|known| known.in_upper);
         keep_reachable(target, &mut state, in_upper)?;
         count_names(upper, target, &state, NlinkBase::Upper, if in_upper { 0 } else { -1 })
     }

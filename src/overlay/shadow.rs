@@ -218,7 +218,7 @@ fn same_bytes(one: &Arc<Inode>, other: &Arc<Inode>, path: &Path) -> Result<bool>
     let mut at = 0;
     loop {
         let (got, more) = (read(&one, &mut first, at)?, read(&other, &mut second, at)?);
-        if first[..got] != second[..more] {
+        if first.get(..got) != second.get(..more) {
             return Ok(false);
         }
         if got == 0 {

@@ -83,7 +83,7 @@ impl Grafts {
     pub(super) fn with<T>(&self, target: &Path, look: impl FnOnce(&mut Attached) -> T) -> Result<T> {
         let mut table = self.table.lock();
         let at = table.position(target)?;
-        Ok(look(&mut table.attached[at]))
+        table.attached.get_mut(at).map(look).ok_or(crate::error::Error::Bug("a position beyond the table"))
     }
 
     pub(super) fn stack_at(&self, target: &Path) -> Result<Arc<Stack>> {

@@ -39,8 +39,10 @@ impl Overlay {
         }
         let len = inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))?;
         if is_acl(name.as_bytes()) {
-            let read = len.min(buffer.len());
-            shown_acl(&inode.stack.terms.ids, &mut buffer[..read]);
+            // Nothing was read where only the size was asked for.
+            if let Some(value) = buffer.get_mut(..len) {
+                shown_acl(&inode.stack.terms.ids, value);
+            }
         }
         Ok(len)
     }

@@ -12,7 +12,8 @@ pub fn pread(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usi
     let mut done = 0;
     while done < buffer.len() {
         let at = to_offset(offset + done as u64)?;
-        match nix::sys::uio::pread(file, &mut buffer[done..], at) {
+        let Some(rest) = buffer.get_mut(done..) else { break };
+        match nix::sys::uio::pread(file, rest, at) {
             Ok(0) => break,
             Ok(got) => done += got,
             Err(Errno::EINTR) => {}
@@ -29,7 +30,8 @@ pub fn pwrite(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
     let mut done = 0;
     while done < data.len() {
         let at = to_offset(offset + done as u64)?;
-        match nix::sys::uio::pwrite(file, &data[done..], at) {
+        let Some(rest) = data.get(done..) else { break };
+        match nix::sys::uio::pwrite(file, rest, at) {
             Ok(0) => break,
             Ok(wrote) => done += wrote,
             Err(Errno::EINTR) => {}

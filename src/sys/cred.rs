@@ -76,7 +76,8 @@ fn own() -> Result<(u32, u32, [CapData; 2])> {
 
 /// Whether this process may use a capability; asked once at mount.
 fn capable(capability: u32) -> bool {
-    own().is_ok_and(|(_, _, data)| data[(capability / 32) as usize].effective & (1 << (capability % 32)) != 0)
+    let has = |word: &CapData| word.effective & (1 << (capability % 32)) != 0;
+    own().is_ok_and(|(_, _, data)| data.get((capability / 32) as usize).is_some_and(has))
 }
 
 /// Whether `trusted.*` attributes and passthrough are open to this process. The kernel asks for the capability in the

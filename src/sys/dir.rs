@@ -68,10 +68,11 @@ pub fn entries(readable: &OwnedFd, mut each: impl FnMut(Entry<'_>) -> Result<()>
 
 /// Splits the first record off `bytes`; nothing when they are used up.
 fn parse(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
-    let header = bytes.get(..HEADER_BYTES)?;
-    let ino = u64::from_ne_bytes(header[..8].try_into().ok()?);
-    let len = usize::from(u16::from_ne_bytes(header[16..18].try_into().ok()?));
-    let kind = match header[18] {
+    let (ino, rest) = bytes.split_first_chunk()?;
+    let (_position, rest) = rest.split_first_chunk::<8>()?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let (ino, len) = (u64::from_ne_bytes(*ino), usize::from(u16::from_ne_bytes(*len)));
+    let kind = match *rest.first()? {
         libc::DT_REG => Some(FileKind::Regular),
         libc::DT_DIR => Some(FileKind::Dir),
         libc::DT_LNK => Some(FileKind::Symlink),
@@ -82,7 +83,7 @@ fn parse(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
         _ => None,
     };
     let name = bytes.get(HEADER_BYTES..len)?;
-    let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(name.len())];
+    let name = name.split(|&b| b == 0).next().unwrap_or_default();
     Some((Entry { name: OsStr::from_bytes(name), ino, kind }, bytes.get(len..)?))
 }
 

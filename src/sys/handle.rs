@@ -37,17 +37,14 @@ pub fn name_to_handle(at: At<'_>) -> Result<(i32, Vec<u8>)> {
     })?;
     Errno::result(done)?;
     let len = (raw.bytes as usize).min(MAX_HANDLE_BYTES);
-    Ok((raw.kind, raw.handle[..len].to_vec()))
+    Ok((raw.kind, raw.handle.get(..len).unwrap_or_default().to_vec()))
 }
 
 /// Opens the object of a handle as a place; `mount` is a readable descriptor on its filesystem. Errors: ESTALE if it is
 /// gone; EPERM without `CAP_DAC_READ_SEARCH`.
 pub fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> Result<OwnedFd> {
-    if handle.len() > MAX_HANDLE_BYTES {
-        return Err(Errno::EINVAL);
-    }
     let mut raw = RawHandle { bytes: handle.len() as u32, kind, handle: [0; MAX_HANDLE_BYTES] };
-    raw.handle[..handle.len()].copy_from_slice(handle);
+    raw.handle.get_mut(..handle.len()).ok_or(Errno::EINVAL)?.copy_from_slice(handle);
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: `raw` lives through the call and says its length.
     let fd = unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut raw, flags) };
@@ -70,5 +67,28 @@ pub fn filesystem_uuid(file: BorrowedFd<'_>) -> [u8; 16] {
     let done = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFSUUID as _, raw.as_mut_ptr()) };
     // SAFETY: it was zeroed, and any bytes are a valid value.
     let raw = unsafe { raw.assume_init() };
-    if done == 0 && raw.len == 16 { raw.uuid } else { [0; 16] }
+    if done == 0 && raw.len == 16 { raw.uuid } else { btrfs_uuid(file).unwrap_or_default() }
+}
+
+/// That of btrfs, which has a call of its own for it. Source: btrfs-ioctl(2) `BTRFS_IOC_FS_INFO`.
+fn btrfs_uuid(file: BorrowedFd<'_>) -> Option<[u8; 16]> {
+    #[repr(C)]
+    struct FsInfo {
+        max_id: u64,
+        devices: u64,
+        uuid: [u8; 16],
+        rest: [u8; 992],
+    }
+    /// `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`
+    const BTRFS_IOC_FS_INFO: libc::c_ulong = 0x8400_941f;
+    let facts = nix::sys::statfs::fstatfs(file).ok()?;
+    if facts.filesystem_type() != nix::sys::statfs::BTRFS_SUPER_MAGIC {
+        return None;
+    }
+    let mut raw = MaybeUninit::<FsInfo>::zeroed();
+    // SAFETY: the call fills at most the structure, which lives through it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), BTRFS_IOC_FS_INFO as _, raw.as_mut_ptr()) };
+    // SAFETY: it was zeroed, and any bytes are a valid value.
+    let raw = unsafe { raw.assume_init() };
+    (done == 0).then_some(raw.uuid)
 }

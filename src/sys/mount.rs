@@ -132,7 +132,7 @@ fn unescaped(word: &[u8]) -> Vec<u8> {
         match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
             Some(code) if byte == b'\\' => {
                 plain.push(code);
-                rest = &after[3..];
+                rest = after.get(3..).unwrap_or_default();
             }
             _ => {
                 plain.push(byte);

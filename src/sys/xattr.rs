@@ -226,15 +226,16 @@ fn list_into(at: At<'_>, buffer: &mut [u8]) -> Result<usize> {
 pub fn list(at: At<'_>) -> Result<Vec<CString>> {
     let mut buffer = [0u8; 1024];
     let got = match list_into(at, &mut buffer) {
-        Ok(got) => return Ok(split(&buffer[..got])),
+        Ok(got) => return Ok(split(buffer.get(..got).unwrap_or_default())),
         Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
         Err(Errno::ERANGE) => list_into(at, &mut [])?,
         Err(errno) => return Err(errno),
     };
-    let mut buffer = vec![0u8; got];
+    // Never empty: with no room at all the call would tell the size again, and fill nothing in.
+    let mut buffer = vec![0u8; got.max(1)];
     loop {
         match list_into(at, &mut buffer) {
-            Ok(got) => return Ok(split(&buffer[..got])),
+            Ok(got) => return Ok(split(buffer.get(..got).unwrap_or_default())),
             Err(Errno::ERANGE) => buffer.resize(buffer.len() * 2, 0),
             Err(errno) => return Err(errno),
         }

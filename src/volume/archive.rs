@@ -182,8 +182,7 @@ impl Entry {
 
 /// Puts `text` into a field; false if only its beginning fits, or if a reader could take it for something else.
 fn fits(field: &mut [u8], text: &[u8]) -> bool {
-    let len = text.len().min(field.len());
-    field[..len].copy_from_slice(&text[..len]);
+    field.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
     text.len() <= field.len() && text.is_ascii()
 }
 
@@ -205,7 +204,7 @@ pub(super) fn time(text: &[u8]) -> Option<Timestamp> {
     if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let nanos: u32 = format!("{fraction:0<9}")[..9].parse().ok()?;
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
     Some(match (sign, nanos) {
         (1, nanos) => Timestamp { secs, nanos },
         (_, 0) => Timestamp { secs: -secs, nanos: 0 },

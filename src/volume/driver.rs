@@ -175,7 +175,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
                 out.push(
                     digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')),
                 );
-                rest = &after[3..];
+                rest = after.get(3..).unwrap_or_default();
             }
             None => {
                 out.push(byte);

@@ -268,7 +268,7 @@ fn copy_data(from: &mut impl Read, to: &mut File) -> Refused<()> {
         if got == 0 {
             return Ok(());
         }
-        to.write_all(&buffer[..got])
+        to.write_all(buffer.get(..got).unwrap_or(&buffer))
             .map_err(|error| told(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
     }
 }

@@ -123,7 +123,8 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip(&mut self) -> io::Result<()> {
-        let rest = self.left + self.padding;
+        // What no archive can hold is missed at its end.
+        let rest = self.left.saturating_add(self.padding);
         let skipped = io::copy(&mut self.from.by_ref().take(rest), &mut io::sink())?;
         (self.left, self.padding) = (0, 0);
         if skipped == rest { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -160,7 +161,7 @@ impl<R: Read> Reader<R> {
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let got = self.from.read(&mut buffer[..len])?;
+        let got = self.from.read(buffer.get_mut(..len).unwrap_or_default())?;
         if got == 0 && len > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -181,14 +182,14 @@ fn parse(mut data: &[u8]) -> io::Result<Records> {
     while !data.is_empty() {
         let split = || {
             let blank = data.iter().position(|byte| *byte == b' ')?;
-            let len: usize = std::str::from_utf8(&data[..blank]).ok()?.parse().ok()?;
+            let len: usize = std::str::from_utf8(data.get(..blank)?).ok()?.parse().ok()?;
             let record = data.get(blank + 1..len)?.strip_suffix(b"\n")?;
             let equals = record.iter().position(|byte| *byte == b'=')?;
-            Some((record[..equals].to_vec(), record[equals + 1..].to_vec(), len))
+            Some((record.get(..equals)?.to_vec(), record.get(equals + 1..)?.to_vec(), data.get(len..)?))
         };
-        let (key, value, len) = split().ok_or_else(|| broken("its records are damaged"))?;
+        let (key, value, rest) = split().ok_or_else(|| broken("its records are damaged"))?;
         records.push((key, value));
-        data = &data[len..];
+        data = rest;
     }
     Ok(records)
 }
@@ -231,6 +232,83 @@ mod tests {
         // Two blocks of zeros end it; one is enough to know.
         for len in 0..whole.len() - 1024 + 512 {
             assert!(read(&whole[..len]).is_err(), "{len} of {}", whole.len());
+        }
+    }
+
+    /// Reads all of an archive, of which at most so much data.
+    fn read_whatever(bytes: &[u8]) {
+        let mut reader = Reader::new(bytes);
+        while let Ok(Some(head)) = reader.next() {
+            let mut data = Vec::new();
+            // Damaged entries end before they should.
+            let _ = reader.by_ref().take(1 << 16).read_to_end(&mut data);
+            assert!(data.len() <= bytes.len());
+            let _ = (head.kind(), head.number("mtime", head.header.mtime()), head.record("path"));
+        }
+    }
+
+    /// A header that is right in itself, whatever it says.
+    fn header(kind: u8, size: u64, gnu: bool) -> Header {
+        let mut header = if gnu { Header::new_gnu() } else { Header::new_ustar() };
+        header.set_entry_type(EntryType::new(kind));
+        header.set_size(size);
+        header.set_cksum();
+        header
+    }
+
+    /// Found with a size near 2^64: the padding did not fit beside it.
+    #[test]
+    fn regression_a_size_that_leaves_no_room_for_its_padding() {
+        let records = b"29 size=18446744073709551615\n";
+        let mut archive = header(b'x', records.len() as u64, false).as_bytes().to_vec();
+        archive.extend_from_slice(records);
+        archive.resize(1024, 0);
+        archive.extend_from_slice(header(b'0', 1, false).as_bytes());
+        archive.resize(4096, 0);
+        let mut reader = Reader::new(&archive[..]);
+        assert!(reader.next().expect("the entry").is_some());
+        assert!(reader.next().is_err(), "its data is not there");
+    }
+
+    #[test]
+    fn the_corpus_is_read() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/corpus/tar");
+        let all: Vec<_> = std::fs::read_dir(&dir).expect("corpus").flatten().collect();
+        assert!(!all.is_empty());
+        all.iter().for_each(|entry| read_whatever(&std::fs::read(entry.path()).expect("archive")));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 500, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
+            read_whatever(&bytes);
+            // An error, or records; never more than there were bytes.
+            if let Ok(records) = parse(&bytes) {
+                proptest::prop_assert!(records.len() <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn any_entries_are_read(entries in proptest::collection::vec(
+            (proptest::sample::select(b"0125xgLKSV\0".to_vec()), 0u64..1200, proptest::bool::ANY, "[0-9]{1,3} (size|path|linkpath|a|mtime|GNU.sparse.x)=[0-9a\n]{0,20}\n"), 0..5,
+        ), cut in 0usize..6000) {
+            let mut archive = Vec::new();
+            for (kind, size, gnu, records) in &entries {
+                archive.extend_from_slice(header(*kind, *size, *gnu).as_bytes());
+                // With the length that the record has, as often as not.
+                let body = records.split_once(' ').map_or("", |(_, body)| body);
+                let len = (1..4).map(|digits| body.len() + 1 + digits).find(|len| len.to_string().len() + 1 + body.len() == *len);
+                let text = if *gnu { records.clone() } else { format!("{} {body}", len.unwrap_or(0)) };
+                let mut data = text.into_bytes();
+                data.resize((*size as usize).div_ceil(BLOCK) * BLOCK, 0);
+                archive.extend_from_slice(&data);
+            }
+            archive.resize(archive.len() + 1024, 0);
+            read_whatever(&archive);
+            archive.truncate(cut);
+            read_whatever(&archive);
         }
     }
 }

@@ -31,6 +31,7 @@ mod graft_own;
 mod graft_ro;
 mod graft_sshfs;
 mod graft_way;
+mod hostile;
 mod layers;
 mod limits;
 mod link;
