@@ -12,6 +12,8 @@ use crate::sys::copy::{self, Seek};
 use crate::sys::stat::Stat;
 
 const CHUNK_BYTES: u64 = 16 << 20;
+/// In a file no larger than this a hole is not worth looking for where its blocks could hold all of it.
+const SMALL_BYTES: u64 = 1 << 20;
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// How the bytes of a file came up.
@@ -95,7 +97,7 @@ pub fn copy_file(from: &Source<'_>, to: BorrowedFd<'_>) -> Result<Method> {
         }
     }
     let mut method = if from.may(Method::Range) { Method::Range } else { Method::ReadWrite };
-    if from.stat.blocks * 512 >= size {
+    if size <= SMALL_BYTES && from.stat.blocks * 512 >= size {
         // As many blocks as it has bytes for: no hole is worth looking for, and the last byte ends the file.
         copy_extent(from, to, 0, size, &mut method)?;
         return Ok(method);

@@ -95,14 +95,19 @@ impl Overlay {
         let truncates = flags.contains(OFlag::O_TRUNC);
         let made = match (writes(flags), truncates) {
             (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
-            (true, false) => match self.copy_up.ensure_open(&inode, Need::Data)? {
-                // It is open already as the caller wants it, or for more.
-                Some(made) if kept(&inode.stack, flags) == access(flags) => {
-                    return self.open_upper(caller, &inode, flags, made);
-                }
-                _ => None,
-            },
+            (true, false) => self.copy_up.ensure_open(&inode, Need::Data)?,
             (false, false) => None,
+        };
+        let made = match made {
+            // It is open already as the caller wants it, or for more.
+            Some(made) if writes(flags) && kept(&inode.stack, flags) == access(flags) => {
+                if truncates {
+                    self.cut(caller, &made)?;
+                }
+                let mode = stat::stat(At::fd(made.as_fd())).call("statx")?.mode;
+                return self.open_made(caller, &inode, flags, made, mode);
+            }
+            made => made.filter(|_| truncates),
         };
         let found = inode.with_data(|at, in_upper| {
             let opened = if (in_upper && inode.stack.is_writable()) || writes(flags) {
@@ -134,12 +139,6 @@ impl Overlay {
         };
         let set_id = writes(flags) && has_set_id(stat::stat(At::fd(fd.as_fd())).call("statx")?.mode);
         self.opened(caller, &inode, flags, Arc::new(fd), in_upper, set_id)
-    }
-
-    /// As `open` for a file that has just come up, with the descriptor it was brought up by.
-    fn open_upper(&self, caller: Caller, inode: &Arc<Inode>, flags: OFlag, made: OwnedFd) -> Result<Opened> {
-        let mode = stat::stat(At::fd(made.as_fd())).call("statx")?.mode;
-        self.open_made(caller, inode, flags, made, mode)
     }
 
     /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
@@ -252,10 +251,11 @@ impl Overlay {
             let place = if inode.stack.flushes() { open::again_as_path(&fd).ok() } else { None };
             rare.orphan = Some(place.map_or_else(|| fd.clone(), Arc::new));
         }
-        let attributes_move = passes && writes(flags);
+        // From here on the kernel changes size and times without the daemon.
+        let unnoticed = state.maybe_mapped || !self.settings.writes_noticed;
         drop(state);
-        if attributes_move {
-            // From here on the kernel changes size and times without the daemon; what it remembers is not to be trusted.
+        if passes && writes(flags) && unnoticed {
+            // What it remembers is not to be trusted.
             self.copy_up.changed(inode);
         }
         let file = OpenFile {

@@ -86,6 +86,9 @@ pub struct Settings {
     redirects: bool,
     /// The kernel keeps written pages, and reads through whatever descriptor it writes by.
     writeback: bool,
+    /// The kernel's attributes of a file are not old after a write that it passed on, nor is an answer taken that was under way.
+    /// Source: kernel `fuse_passthrough_end_write`, since 6.13.
+    writes_noticed: bool,
 }
 
 /// Called with a directory and a name in it that the kernel may have cached, and that leads elsewhere now.
@@ -138,6 +141,7 @@ impl Overlay {
                 static_nlink: config.static_nlink,
                 redirects: config.marks.redirect_dir == RedirectDir::On,
                 writeback: config.writeback,
+                writes_noticed: crate::sys::process::kernel_is_since(6, 13),
             },
             store: Store::default(),
             handles: Handles::default(),

@@ -272,6 +272,31 @@ fn stat_is_right_after_write_and_after_close() {
     assert_eq!(mtime(&path), closed, "the time shown before the remount was not the one kept");
 }
 
+/// The kernel keeps what it knows of a file that is opened for writing only, and notices each write.
+#[test]
+fn stat_is_right_after_each_of_many_appends() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.upper().file("up", "0");
+    f.mount();
+    for len in 1..20 {
+        assert_eq!(stat(f.p("up")).len(), len);
+        let before = stat(f.p("up")).modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let append = sys::open(f.p("up"), libc::O_WRONLY | libc::O_APPEND, 0).unwrap();
+        assert_eq!(stat(f.p("up")).len(), len);
+        append.write_all_at(b"x", 0).unwrap();
+        assert_eq!(stat(f.p("up")).len(), len + 1, "while it is open");
+        if len % 2 == 0 {
+            drop(append);
+        }
+        let now = stat(f.p("up"));
+        assert!((now.len(), now.modified().unwrap() > before) == (len + 1, true), "{now:?}");
+    }
+    drop(sys::open(f.p("up"), libc::O_WRONLY | libc::O_TRUNC, 0).unwrap());
+    assert_eq!(stat(f.p("up")).len(), 0);
+    f.check(|m| assert_eq!(stat(m.join("up")).len(), 0));
+}
+
 /// Source: mmap(2): mtime is updated between the write and a following msync with MS_SYNC.
 #[test]
 fn stat_is_right_after_a_shared_map_was_written() {
