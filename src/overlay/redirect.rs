@@ -35,8 +35,11 @@ pub(super) fn from_root(
             path.insert(0, b'/');
             break;
         };
-        let real = dir.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-        let mark = upper.mark(At::fd(real.fd().call("openat2")?.as_fd()), Mark::Redirect)?;
+        // One that was not copied up has not moved: below, it is found by its name.
+        let mark = match dir.upper_dir() {
+            Some(real) => upper.mark(At::fd(real.fd().call("openat2")?.as_fd()), Mark::Redirect)?,
+            None => None,
+        };
         path = [step(&place.name, mark.as_deref())?.format(), path].join(&b'/');
         dir = place.parent;
     }

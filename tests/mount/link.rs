@@ -210,3 +210,24 @@ fn symlinks_read_as_made() {
         }
     });
 }
+
+/// Found by killing daemons: the file was in the index, for its lost name, and the directory of those it still had was in no upper
+/// layer; the redirect to the data asked for one.
+#[test]
+fn regression_a_link_to_a_name_whose_directory_is_below() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    f.lower(0).file("one", "content").hardlink("d/e/two", "one");
+    f.options = vec!["metacopy=on".into()];
+    f.mount();
+    fs::remove_file(f.p("one")).unwrap();
+    sys::link(f.p("d/e/two"), f.p("new")).unwrap();
+    fs::rename(f.p("new"), f.p("d/newer")).unwrap();
+    f.check(|root| {
+        assert_eq!(text(root.join("d/newer")), "content");
+        assert_eq!(text(root.join("d/e/two")), "content");
+        assert_eq!(stat(root.join("d/newer")).nlink(), 2);
+        assert_eq!(stat(root.join("d/newer")).ino(), stat(root.join("d/e/two")).ino());
+    });
+    fs::remove_file(f.p("d/e/two")).unwrap();
+    f.check(|root| assert_eq!(text(root.join("d/newer")), "content"));
+}

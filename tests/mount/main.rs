@@ -32,6 +32,7 @@ mod graft_ro;
 mod graft_sshfs;
 mod graft_way;
 mod hostile;
+mod hostile_trees;
 mod layers;
 mod limits;
 mod link;
