@@ -88,7 +88,10 @@ impl Overlay {
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
         let made = match (writes(flags), truncates) {
-            (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
+            (_, true) => {
+                let need = Need::Truncated { keeps_set_id: caller.uid == 0 };
+                self.copy_up.ensure_open(&inode, need)?
+            }
             (true, false) => self.copy_up.ensure(&inode, Need::Data).map(|()| None)?,
             (false, false) => None,
         };
@@ -103,7 +106,8 @@ impl Overlay {
         });
         if truncates {
             match (&made, &found) {
-                (Some(made), _) => self.cut(caller, made)?,
+                // It was cut off when it came up.
+                (Some(_), _) => {}
                 (None, Ok((fd, _))) if writes(flags) => self.cut(caller, fd)?,
                 (None, Ok(_)) => {
                     self.cut(
