@@ -79,7 +79,10 @@ impl Overlay {
         let _changing = dir.changing();
         carry_out(upper, dir, name, plan(Facts { upper: upper_object, lower_shows }))?;
         self.remove_name(inode, &mut state, parent, name);
-        self.one_name_less(inode, &mut state)?;
+        // The name is gone, whatever comes now; an entry of a file without names is found by nobody.
+        if let Err(error) = self.one_name_less(inode, &mut state) {
+            tracing::warn!("an index entry of {name:?} stays after its removal: {error}");
+        }
         drop(state);
         self.sync_names(parent)
     }
@@ -92,12 +95,14 @@ impl Overlay {
             state.nlink = Some(0);
         }
         if state.nlink == Some(0) {
-            let Some(index) = state.index.take() else { return Ok(()) };
+            let Some(index) = state.index.clone() else { return Ok(()) };
             if let Some(dir) = inode.stack.writable()?.workdir.index() {
                 let entry = At::new(dir.as_fd(), &index);
                 if state.orphan.is_none() {
+                    // Where that fails the entry stays: it is what open files are reached by.
                     state.orphan = Some(Arc::new(open::path(entry).call("openat2")?));
                 }
+                state.index = None;
                 name::unlink(entry).call("unlinkat")?;
             }
         }
