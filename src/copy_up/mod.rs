@@ -24,8 +24,12 @@ pub enum Need {
     Metadata,
     /// All of it.
     Data,
-    /// All of it, but the data is about to be cut off: none is copied.
-    Truncated,
+    /// All of it but the data, which is cut off in the same step. `keeps_set_id` is for root alone: who else truncates a file
+    /// takes its set-id bits.
+    Truncated {
+        /// Set-id bits stay.
+        keeps_set_id: bool,
+    },
 }
 
 /// Called with the number of an inode whose attributes, as the kernel may have cached them, are wrong now.
@@ -84,8 +88,8 @@ impl CopyUp {
         self.ensure_open(inode, need).map(drop)
     }
 
-    /// As `ensure`. Returns the upper file open for reading and writing if this call has brought its data up: who has
-    /// cut the data off must not fail for want of a descriptor after it.
+    /// As `ensure`. Returns the upper file open for reading and writing if this call has brought its data up, or cut it
+    /// off: then that is done, and must not fail for want of a descriptor after it.
     pub fn ensure_open(&self, inode: &Arc<Inode>, need: Need) -> Result<Option<OwnedFd>> {
         inode.stack.check_writable()?;
         if inode.is_dir() {

@@ -119,6 +119,10 @@ impl CopyUp {
             upper.set_origin(temp.at(), inode.kind, origin.as_ref())?;
         }
         meta::copy_times(&lower_stat, temp.at())?;
+        if let (Need::Truncated { keeps_set_id }, Some(file)) = (need, &file) {
+            // Before it appears: a file that is cut off and does not tell when is neither the old one nor the new one.
+            cut(file, keeps_set_id)?;
+        }
         if !data_stays || self.fsync == FsyncMode::Strict {
             self.sync_file(file.as_ref())?;
         }
@@ -147,8 +151,8 @@ impl CopyUp {
                 let to = open::create(temp.at(), OFlag::O_RDWR, mode).call("openat2")?;
                 if new.data_stays {
                     attr::truncate(to.as_fd(), new.stat.size).call("ftruncate")?;
-                } else if new.need != Need::Truncated {
-                    self.copy_from(new.inode, new.source, &to)?;
+                } else if !matches!(new.need, Need::Truncated { .. }) {
+                    self.copy_from(new.inode, new.source, &to, u64::MAX)?;
                 }
                 Ok((Some(to), mode))
             }
@@ -258,8 +262,15 @@ impl CopyUp {
         }
         let from = inode.locate_locked(&state)?;
         // The upper count goes up and the overlay's does not: relative to the lower one the difference stays true.
-        if let (Some(nlink), Some(lower)) = (state.rare().nlink, state.lower()) {
-            let difference = i64::from(nlink) - i64::from(lower.nlink);
+        // A file that was copied up before this mount is known by its upper part alone.
+        let nlink = state.rare().nlink;
+        let lower_nlink = match (state.lower(), nlink) {
+            (Some(lower), _) => Some(lower.nlink),
+            (None, None) => None,
+            (None, Some(_)) => upper.origin(from.at())?.and_then(|o| inode.stack.find_origin(&o)?.2),
+        };
+        if let (Some(nlink), Some(lower_nlink)) = (nlink, lower_nlink) {
+            let difference = i64::from(nlink) - i64::from(lower_nlink);
             upper.set_mark(from.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, difference))?;
         }
         self.place_in_parent(parent, dir, upper, || {
@@ -325,38 +336,56 @@ impl CopyUp {
         let before = stat(object).call("statx")?;
         // A write clears the capability; it was there before, so it is there after.
         let capability = xattr::get(object, c"security.capability").call("getxattr")?;
-        let copied = if need == Need::Truncated {
-            // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
-            attr::truncate(to.as_fd(), 0).call("ftruncate")
-        } else {
-            self.copy_from(inode, (&data, None), &to)
+        let restore = || {
+            if let Some(value) = &capability {
+                xattr::set(object, c"security.capability", value, xattr::SetMode::Any).call("setxattr")?;
+            }
+            meta::copy_times(&before, object)
         };
-        // Also if the copy has failed: then only the data below counts, and everything else is as it was.
-        if let Some(value) = capability {
-            xattr::set(object, c"security.capability", &value, xattr::SetMode::Any).call("setxattr")?;
+        let completed = || {
+            match need {
+                // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
+                Need::Truncated { keeps_set_id } => cut(&to, keeps_set_id)?,
+                Need::Metadata | Need::Data => {
+                    let copied = self.copy_from(inode, (&data, None), &to, before.size);
+                    // Also if the copy has failed: then only the data below counts, and everything else is as it was.
+                    restore()?;
+                    copied?;
+                }
+            }
+            self.sync_file(Some(&to))?;
+            let mut state = inode.state.write();
+            upper.clear_mark(object, Mark::Metacopy)?;
+            set_data(&mut state, None);
+            Ok(())
+        };
+        if let Err(error) = completed() {
+            if matches!(need, Need::Truncated { .. }) {
+                // The data below counts again, so its length does.
+                attr::truncate(to.as_fd(), before.size).call("ftruncate")?;
+                attr::chmod(object, before.mode).call("fchmodat2")?;
+            }
+            restore()?;
+            return Err(error);
         }
-        meta::copy_times(&before, object)?;
-        copied?;
-        self.sync_file(Some(&to))?;
-        let mut state = inode.state.write();
-        upper.clear_mark(object, Mark::Metacopy)?;
-        set_data(&mut state, None);
-        drop(state);
         self.changed(inode);
         Ok(Some(to))
     }
 
+    /// Copies the data of `source`, at most `limit` bytes.
     fn copy_from(
         &self,
         inode: &Inode,
         (source, known): (&LowerFile, Option<Stat>),
         to: &OwnedFd,
+        limit: u64,
     ) -> Result<()> {
         let located = source.locate()?;
         let from = open::file(located.at(), OFlag::O_RDONLY | OFlag::O_NOATIME)
             .or_else(|_| open::file(located.at(), OFlag::O_RDONLY))
             .call("openat2")?;
-        let stat = known.map_or_else(|| stat(At::fd(from.as_fd())).call("statx"), Ok)?;
+        let mut stat = known.map_or_else(|| stat(At::fd(from.as_fd())).call("statx"), Ok)?;
+        stat.size = stat.size.min(limit);
         let to_device = inode.stack.device(LayerId::UPPER);
         let source = data::Source { file: from.as_fd(), stat, to_device, refused: &self.refused };
         data::copy_file(&source, to.as_fd()).map(drop)
@@ -386,6 +415,13 @@ fn set_data(state: &mut State, data: Option<Box<LowerFile>>) {
     if data.is_some() || state.rare().data.is_some() {
         state.rare_mut().data = data;
     }
+}
+
+/// Cuts a file off as its caller would. Also of an empty one the times change.
+fn cut(file: &OwnedFd, keeps_set_id: bool) -> Result<()> {
+    let cut = || attr::truncate(file.as_fd(), 0);
+    let done = if keeps_set_id { cut() } else { cred::without_fsetid(cut) };
+    done.call("ftruncate")
 }
 
 fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {

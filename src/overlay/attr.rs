@@ -183,15 +183,18 @@ impl Overlay {
     fn change(&self, caller: Caller, ino: Ino, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
         let need = match change.size {
             None => Need::Metadata,
-            Some(0) => Need::Truncated,
+            Some(0) => Need::Truncated { keeps_set_id: caller.uid == 0 },
             Some(_) => Need::Data,
         };
         let made = self.copy_up.ensure_open(inode, need)?;
         if change.size.is_some() {
             self.let_write(inode)?;
         }
-        if let Some(size) = change.size {
-            self.truncate(caller, inode, size, change.fh, made)?;
+        match (change.size, made) {
+            // It was cut off when it came up.
+            (Some(0), Some(_)) => {}
+            (Some(size), made) => self.truncate(caller, inode, size, change.fh, made)?,
+            (None, _) => {}
         }
         let ids = &inode.stack.terms.ids;
         let uid = change.uid.map(|uid| disk_uid(ids, uid)).transpose()?;
@@ -244,7 +247,7 @@ impl Overlay {
             let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
             done.call("ftruncate")
         };
-        // The data below may be hidden by now, so no other descriptor may be missing.
+        // It came up for this, so no other descriptor may be missing.
         if let Some(made) = made {
             return cut(made.as_fd());
         }

@@ -94,16 +94,16 @@ impl Overlay {
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
         let made = match (writes(flags), truncates) {
-            (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
+            (_, true) => {
+                let need = Need::Truncated { keeps_set_id: caller.uid == 0 };
+                self.copy_up.ensure_open(&inode, need)?
+            }
             (true, false) => self.copy_up.ensure_open(&inode, Need::Data)?,
             (false, false) => None,
         };
         let made = match made {
             // It is open already as the caller wants it, or for more.
             Some(made) if writes(flags) && kept(&inode.stack, flags) == access(flags) => {
-                if truncates {
-                    self.cut(caller, &made)?;
-                }
                 let mode = stat::stat(At::fd(made.as_fd())).call("statx")?.mode;
                 return self.open_made(caller, &inode, flags, made, mode);
             }
@@ -120,7 +120,8 @@ impl Overlay {
         });
         if truncates {
             match (&made, &found) {
-                (Some(made), _) => self.cut(caller, made)?,
+                // It was cut off when it came up.
+                (Some(_), _) => {}
                 (None, Ok((fd, _))) if writes(flags) => self.cut(caller, fd)?,
                 (None, Ok(_)) => {
                     self.cut(

@@ -9,6 +9,10 @@ mod beside;
 mod busy;
 mod create;
 mod direct;
+#[cfg(test)]
+mod fault_ops;
+#[cfg(test)]
+mod fault_tests;
 mod file;
 mod first_read;
 mod give_way;

@@ -103,7 +103,10 @@ impl Overlay {
         let _changing = dir.changing();
         carry_out(upper, dir, name, plan(Facts { upper: upper_object, lower_shows }))?;
         self.remove_name(inode, &mut state, parent, name);
-        self.one_name_less(inode, &mut state)?;
+        // The name is gone, whatever comes now; an entry of a file without names is found by nobody.
+        if let Err(error) = self.one_name_less(inode, &mut state) {
+            tracing::warn!("an index entry of {name:?} stays after its removal: {error}");
+        }
         drop(state);
         self.sync_names(parent)
     }
@@ -116,12 +119,14 @@ impl Overlay {
             state.rare_mut().nlink = Some(0);
         }
         if state.rare().nlink == Some(0) {
-            let Some(index) = state.rare_mut().index.take() else { return Ok(()) };
+            let Some(index) = state.rare().index.clone() else { return Ok(()) };
             if let Some(dir) = inode.stack.writable()?.workdir.index() {
                 let entry = At::new(dir.as_fd(), &index);
                 if state.rare().orphan.is_none() {
+                    // Where that fails the entry stays: it is what open files are reached by.
                     state.rare_mut().orphan = Some(Arc::new(open::path(entry).call("openat2")?));
                 }
+                state.rare_mut().index = None;
                 name::unlink(entry).call("unlinkat")?;
             }
         }
