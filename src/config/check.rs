@@ -4,10 +4,12 @@
 //! Source: overlayfs.rst, "Sharing and copying layers" and "workdir"; where the kernel answers EINVAL, EBUSY or ELOOP
 //! and writes to dmesg, this names the directories.
 
+use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -19,11 +21,12 @@ use crate::error::{Error, Result};
 /// Checks the layers, the mountpoint and the way to mount.
 /// Errors: `Setup`, one sentence with the directory or device and the remedy.
 pub fn check(config: &Config) -> Result<()> {
-    let layers = layers(config)?;
+    let mut ways = Ways::default();
+    let layers = layers(config, &mut ways)?;
     twice(&layers)?;
     room(config, &layers)?;
     nested(&layers)?;
-    mountpoint(config, &layers)?;
+    mountpoint(config, &layers, &mut ways)?;
     device()
 }
 
@@ -69,7 +72,7 @@ struct Dir<'a> {
     path: &'a Path,
     identity: Identity,
     /// From its parent to the root, by the path without symbolic links.
-    above: Vec<Identity>,
+    above: Rc<[Identity]>,
 }
 
 impl Dir<'_> {
@@ -86,23 +89,23 @@ fn setup<T>(sentence: String) -> Result<T> {
     Err(Error::Setup(sentence))
 }
 
-fn layers(config: &Config) -> Result<Vec<Dir<'_>>> {
+fn layers<'a>(config: &'a Config, ways: &mut Ways) -> Result<Vec<Dir<'a>>> {
     let mut out = Vec::with_capacity(config.lowers.len() + config.data_lowers.len() + 2);
     if let Some(upper) = &config.upper {
-        out.push(layer(Role::Upper, &upper.dir, config)?);
-        out.push(layer(Role::Work, &upper.work, config)?);
+        out.push(layer(Role::Upper, &upper.dir, config, ways)?);
+        out.push(layer(Role::Work, &upper.work, config, ways)?);
     }
     for path in &config.lowers {
-        out.push(layer(Role::Lower, path, config)?);
+        out.push(layer(Role::Lower, path, config, ways)?);
     }
     for path in &config.data_lowers {
-        out.push(layer(Role::Data, path, config)?);
+        out.push(layer(Role::Data, path, config, ways)?);
     }
     Ok(out)
 }
 
 /// One layer: there, a directory, readable, and writable where it will be written.
-fn layer<'a>(role: Role, path: &'a Path, config: &Config) -> Result<Dir<'a>> {
+fn layer<'a>(role: Role, path: &'a Path, config: &Config, ways: &mut Ways) -> Result<Dir<'a>> {
     let shown = format!("{} {path:?} ({})", role.noun(), role.options());
     let facts = directory(&shown, path)?;
     let mut needed = AccessFlags::R_OK | AccessFlags::X_OK;
@@ -124,7 +127,7 @@ fn layer<'a>(role: Role, path: &'a Path, config: &Config) -> Result<Dir<'a>> {
             ));
         }
     }
-    Ok(Dir { role, path, identity: (facts.dev(), facts.ino()), above: above(&shown, path)? })
+    Ok(Dir { role, path, identity: (facts.dev(), facts.ino()), above: ways.above(&shown, path)? })
 }
 
 /// The facts of a directory that has to be there.
@@ -150,14 +153,40 @@ fn dead(shown: &str, path: &Path) -> String {
     format!("{shown} is a mount whose daemon has died: clear it with `stratafs umount {path:?}`")
 }
 
-/// Who the directories above `path` are, from its parent to the root.
-fn above(shown: &str, path: &Path) -> Result<Vec<Identity>> {
-    let unreachable = |error: std::io::Error| {
-        Error::Setup(format!("{shown} cannot be reached ({error}): correct the path"))
-    };
-    let real = fs::canonicalize(path).map_err(unreachable)?;
-    let parents = real.ancestors().skip(1);
-    parents.map(|dir| fs::metadata(dir).map(|f| (f.dev(), f.ino())).map_err(unreachable)).collect()
+/// The ways to the root from directories that have been asked about: many layers have one parent.
+#[derive(Default)]
+struct Ways {
+    known: HashMap<PathBuf, Rc<[Identity]>>,
+}
+
+impl Ways {
+    /// Who the directories above `path` are, from its parent to the root.
+    fn above(&mut self, shown: &str, path: &Path) -> Result<Rc<[Identity]>> {
+        let named = path.parent().zip(path.file_name());
+        let plain = named.filter(|(parent, name)| {
+            // Joined anew: a slash at the end would follow a link.
+            parent.join(name).symlink_metadata().is_ok_and(|facts| !facts.is_symlink())
+        });
+        let above = match plain {
+            Some((parent, _)) => self.from(parent),
+            None => fs::canonicalize(path)
+                .and_then(|real| real.parent().map_or_else(|| Ok(Rc::from([])), |parent| self.from(parent))),
+        };
+        above.map_err(|error| Error::Setup(format!("{shown} cannot be reached ({error}): correct the path")))
+    }
+
+    /// Who `dir` and the directories above it are.
+    fn from(&mut self, dir: &Path) -> std::io::Result<Rc<[Identity]>> {
+        if let Some(way) = self.known.get(dir) {
+            return Ok(way.clone());
+        }
+        let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let real = fs::canonicalize(here)?;
+        let identity = |dir: &Path| fs::metadata(dir).map(|facts| (facts.dev(), facts.ino()));
+        let way: Rc<[Identity]> = real.ancestors().map(identity).collect::<std::io::Result<_>>()?;
+        self.known.insert(dir.to_owned(), way.clone());
+        Ok(way)
+    }
 }
 
 /// No directory in two places, by whatever name.
@@ -222,7 +251,7 @@ fn nested(layers: &[Dir<'_>]) -> Result<()> {
 }
 
 /// The mountpoint: there, empty or meant, and not where the daemon would walk into its own mount.
-fn mountpoint(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
+fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<()> {
     let path = &config.mountpoint;
     let shown = format!("mountpoint {path:?}");
     let facts = match directory(&shown, path) {
@@ -232,7 +261,7 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
         facts => facts?,
     };
     let identity = (facts.dev(), facts.ino());
-    let above = above(&shown, path)?;
+    let above = ways.above(&shown, path)?;
     for layer in layers {
         // Mounting over a layer is common (`lowerdir=/usr,... /usr`) and safe: layers are opened before.
         if layer.identity == identity && layer.role != Role::Work {

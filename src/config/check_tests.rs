@@ -38,11 +38,12 @@ impl Tree {
     fn refusal(&self, change: impl FnOnce(&mut Config)) -> String {
         let mut config = self.config();
         change(&mut config);
-        match layers(&config).and_then(|dirs| {
+        let mut ways = Ways::default();
+        match layers(&config, &mut ways).and_then(|dirs| {
             twice(&dirs)?;
             room(&config, &dirs)?;
             nested(&dirs)?;
-            mountpoint(&config, &dirs)
+            mountpoint(&config, &dirs, &mut ways)
         }) {
             Ok(()) => String::new(),
             Err(error) => {

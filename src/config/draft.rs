@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, FsyncMode, IdRange, MountFlags, RedirectDir, Upper, XattrPermissions, Xino};
+use super::{Config, FsyncMode, IdRange, LowerIo, MountFlags, RedirectDir, Upper, XattrPermissions, Xino};
 use crate::error::{Error, Result};
 
 /// What was said; nothing means: not mentioned.
@@ -58,6 +58,8 @@ pub struct Draft {
     pub timeout: Option<Duration>,
     /// `writeback=`
     pub writeback: bool,
+    /// `lower_io=`
+    pub lower_io: Option<LowerIo>,
     /// `threads=`
     pub threads: Option<usize>,
     /// `nonempty`
@@ -141,6 +143,7 @@ impl Draft {
         config.static_nlink = self.static_nlink;
         config.timeout = self.timeout;
         config.writeback = self.writeback;
+        config.lower_io = self.lower_io.unwrap_or(config.lower_io);
         config.threads = self.threads;
         config.nonempty = self.nonempty;
         config.mount = self.mount;

@@ -49,6 +49,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// The kernel's writeback cache, for mounts without passthrough.
     pub writeback: bool,
+    /// How the bytes of lower files flow where there is an upper layer.
+    pub lower_io: LowerIo,
     /// Worker threads; nothing means one per CPU, at least two.
     pub threads: Option<usize>,
     /// The mountpoint may hold names; they are hidden while the mount lasts.
@@ -105,6 +107,15 @@ pub enum FsyncMode {
     Strict,
     /// Nothing is ever synced.
     Volatile,
+}
+
+/// How the bytes of lower files flow where there is an upper layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LowerIo {
+    /// Through the daemon and the page cache of the mount: a reader sees what is written after a copy-up.
+    Cached,
+    /// From the file itself: a descriptor that was opened before a copy-up goes on showing the lower file.
+    Passthrough,
 }
 
 /// How inode numbers of several devices are made one space. Source: overlayfs.rst, "Inode properties".
@@ -203,6 +214,7 @@ impl Config {
             static_nlink: false,
             timeout: None,
             writeback: false,
+            lower_io: LowerIo::Cached,
             threads: None,
             nonempty: false,
             mount: MountFlags::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::draft::{Draft, RedirectWord};
 use super::split::{self, Field};
-use super::{FsyncMode, XattrPermissions, Xino, ids};
+use super::{FsyncMode, LowerIo, XattrPermissions, Xino, ids};
 use crate::error::{Error, Result};
 use crate::graft::shown;
 
@@ -87,6 +87,10 @@ pub static TABLE: &[Entry] = &[
     entry("static_nlink", "", "directories always show a link count of one", Word(|d| d.static_nlink = true)),
     entry("timeout", "SECS", "how long the kernel keeps names and attributes (default: for ever)", Value(|d, v| { d.timeout = seconds(v)?; Ok(()) })),
     entry("writeback", "on|off", "the kernel's writeback cache, without passthrough (default off)", Value(|d, v| { d.writeback = on_off(v)?; Ok(()) })),
+    entry("lower_io", "cached|passthrough", "how lower files are read beneath an upper layer (default cached)", Value(|d, v| {
+        d.lower_io = Some(one_of(v, &[("cached", LowerIo::Cached), ("passthrough", LowerIo::Passthrough)])?);
+        Ok(())
+    })),
     entry("threads", "N", "worker threads (default: one per CPU, at least two)", Value(|d, v| { d.threads = Some(threads(v)?); Ok(()) })),
     entry("fsname", "NAME", "the source shown in /proc/mounts (default stratafs)", Value(|d, v| { d.fsname = Some(text(&split::unescape(v))); Ok(()) })),
     entry("nonempty", "", "the mountpoint may hold names; they are hidden", Word(|d| d.nonempty = true)),

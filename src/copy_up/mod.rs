@@ -24,8 +24,12 @@ pub enum Need {
     Metadata,
     /// All of it.
     Data,
-    /// All of it, but the data is about to be cut off: none is copied.
-    Truncated,
+    /// All of it but the data, which is cut off in the same step. `keeps_set_id` is for root alone: who else truncates a file
+    /// takes its set-id bits.
+    Truncated {
+        /// Set-id bits stay.
+        keeps_set_id: bool,
+    },
 }
 
 /// Called with the number of an inode whose attributes, as the kernel may have cached them, are wrong now.
@@ -37,6 +41,7 @@ pub struct CopyUp {
     metacopy: bool,
     permissions: XattrPermissions,
     changed: OnceLock<Changed>,
+    refused: data::Refused,
 }
 
 impl std::fmt::Debug for CopyUp {
@@ -48,7 +53,7 @@ impl std::fmt::Debug for CopyUp {
 impl CopyUp {
     /// Copy-up with these promises.
     pub fn new(fsync: FsyncMode, metacopy: bool, permissions: XattrPermissions) -> CopyUp {
-        CopyUp { fsync, metacopy, permissions, changed: OnceLock::new() }
+        CopyUp { fsync, metacopy, permissions, changed: OnceLock::new(), refused: data::Refused::default() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.
@@ -83,14 +88,17 @@ impl CopyUp {
         self.ensure_open(inode, need).map(drop)
     }
 
-    /// As `ensure`. Returns the upper file open for reading and writing if this call has brought its data up: who has
-    /// cut the data off must not fail for want of a descriptor after it.
+    /// As `ensure`. Returns the upper file open for reading and writing if this call has brought its data up, or cut it
+    /// off: then that is done, and must not fail for want of a descriptor after it.
     pub fn ensure_open(&self, inode: &Arc<Inode>, need: Need) -> Result<Option<OwnedFd>> {
         inode.stack.check_writable()?;
         if inode.is_dir() {
             return self.ensure_dir(inode).map(|()| None);
         }
         loop {
+            if inode.gave_way() {
+                return self.ensure_open(&inode.now(), need);
+            }
             if is_done(inode, need) {
                 return Ok(None);
             }
@@ -99,6 +107,9 @@ impl CopyUp {
                 self.ensure_dir(parent)?;
             }
             let gate = inode.gate.lock();
+            if inode.gave_way() {
+                continue;
+            }
             if is_done(inode, need) {
                 return Ok(None);
             }
@@ -143,5 +154,5 @@ impl CopyUp {
 
 fn is_done(inode: &Inode, need: Need) -> bool {
     let state = inode.state.read();
-    state.upper_ino != 0 && (need == Need::Metadata || state.data.is_none())
+    if need == Need::Metadata { state.upper_ino != 0 } else { state.has_upper_data() }
 }

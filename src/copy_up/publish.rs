@@ -6,10 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::OFlag;
 
+use super::meta::Made;
 use super::{CopyUp, Need, data, meta};
 use crate::config::{FsyncMode, XattrPermissions};
 use crate::error::{Context, Error, Result};
-use crate::inode::{Inode, LowerFile, Name, Node};
+use crate::inode::{DirNode, Inode, LowerFile, Name, State};
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
 use crate::layer::{RealDir, Upper};
@@ -19,13 +20,26 @@ use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::{MAX_LEN, Redirect};
 use crate::sys::stat::{Stat, format_of, stat};
-use crate::sys::{At, attr, copy, name, open, xattr};
+use crate::sys::{At, attr, copy, cred, name, open, xattr};
+
+/// A file that comes up.
+struct Copied<'a> {
+    inode: &'a Inode,
+    /// Where its metadata is.
+    from: At<'a>,
+    /// What it was when the copy began.
+    stat: Stat,
+    /// Where its data is, and what that was, if it is known.
+    source: (&'a LowerFile, Option<Stat>),
+    need: Need,
+    data_stays: bool,
+}
 
 impl CopyUp {
     /// Locks: the directory's gate is held, its parent has an upper part.
     pub(super) fn copy_dir(&self, dir: &Arc<Inode>) -> Result<()> {
         let upper = dir.stack.writable()?;
-        let Node::Dir { upper: upper_part, lowers, .. } = &dir.node else { return Err(Error::NotDir) };
+        let DirNode { upper: upper_part, lowers, .. } = dir.node.as_dir().ok_or(Error::NotDir)?;
         let lower = lowers.first().ok_or(Error::Stale)?;
         let lower_fd = lower.fd().call("openat2")?;
         let from = At::fd(lower_fd.as_fd());
@@ -33,7 +47,9 @@ impl CopyUp {
         let Some(place) = dir.dir_name() else {
             let temp = upper.temp();
             name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
+            let made = Made { ids: upper.maker, mode: 0o700 };
+            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at(), made)?;
+            meta::copy_times(&lower_stat, temp.at())?;
             return publish_gone_dir(dir, upper_part, temp);
         };
         let parent = upper_parent(&place.parent)?;
@@ -41,7 +57,8 @@ impl CopyUp {
 
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-        meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at())?;
+        let made = Made { ids: upper.maker, mode: 0o700 };
+        meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at(), made)?;
         upper.set_origin(temp.at(), FileKind::Dir, origin.as_ref())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
@@ -73,7 +90,7 @@ impl CopyUp {
         let upper = inode.stack.writable()?;
         let (lower, data) = {
             let state = inode.state.read();
-            (state.lower.clone().ok_or(Error::Stale)?, state.data.clone())
+            (state.lower().ok_or(Error::Stale)?.to_file(), state.rare().data.clone())
         };
         let from = lower.locate()?;
         let lower_stat = stat(from.at()).call("statx")?;
@@ -89,9 +106,12 @@ impl CopyUp {
             && place.is_some();
 
         let temp = upper.temp();
-        let source = data.as_deref().unwrap_or(&lower);
-        let file = self.make(inode.kind, &temp, &from.at(), source, &lower_stat, need, data_stays)?;
-        meta::copy(upper.namespace, self.permissions, from.at(), &lower_stat, temp.at())?;
+        // Layers do not change: a file with its own data is what it was.
+        let source = data.as_deref().map_or((&lower, Some(lower_stat)), |data| (data, None));
+        let new = Copied { inode, from: from.at(), stat: lower_stat, source, need, data_stays };
+        let (file, mode) = self.make(&new, &temp)?;
+        let made = Made { ids: upper.maker, mode };
+        meta::copy(upper.namespace, self.permissions, from.at(), &lower_stat, temp.at(), made)?;
         if data_stays {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }
@@ -99,12 +119,16 @@ impl CopyUp {
             upper.set_origin(temp.at(), inode.kind, origin.as_ref())?;
         }
         meta::copy_times(&lower_stat, temp.at())?;
+        if let (Need::Truncated { keeps_set_id }, Some(file)) = (need, &file) {
+            // Before it appears: a file that is cut off and does not tell when is neither the old one nor the new one.
+            cut(file, keeps_set_id)?;
+        }
         if !data_stays || self.fsync == FsyncMode::Strict {
             self.sync_file(file.as_ref())?;
         }
 
         let made = stat(temp.at()).call("statx")?;
-        let data_left = data_stays.then(|| Box::new(source.clone()));
+        let data_left = data_stays.then(|| Box::new(source.0.clone()));
         match place {
             None => self.publish_orphan(inode, temp, made, data_left)?,
             Some(place) => {
@@ -116,42 +140,36 @@ impl CopyUp {
         Ok(file.filter(|_| !data_stays))
     }
 
-    /// Makes the object in the workdir, with its data if that is to come along. Returns a regular file open.
-    #[expect(clippy::too_many_arguments, reason = "the facts of one object, used once")]
-    fn make(
-        &self,
-        kind: FileKind,
-        temp: &Temp<'_>,
-        from: &At<'_>,
-        source: &LowerFile,
-        lower_stat: &Stat,
-        need: Need,
-        data_stays: bool,
-    ) -> Result<Option<OwnedFd>> {
-        match kind {
+    /// Makes the object in the workdir, with its data if that is to come along. Returns a regular file open, and the
+    /// permissions that the object has got.
+    fn make(&self, new: &Copied<'_>, temp: &Temp<'_>) -> Result<(Option<OwnedFd>, u32)> {
+        // Those of the original, if the thread's umask lets them pass; always enough for the daemon itself.
+        let wanted = if self.permissions == XattrPermissions::Off { new.stat.mode & 0o777 } else { 0o644 };
+        let mode = (wanted & !cred::thread_umask().call("unshare")?) | 0o600;
+        match new.inode.kind {
             FileKind::Regular => {
-                let to = open::create(temp.at(), OFlag::O_RDWR, 0o600).call("openat2")?;
-                if data_stays {
-                    attr::truncate(to.as_fd(), lower_stat.size).call("ftruncate")?;
-                } else if need != Need::Truncated {
-                    copy_from(source, &to)?;
+                let to = open::create(temp.at(), OFlag::O_RDWR, mode).call("openat2")?;
+                if new.data_stays {
+                    attr::truncate(to.as_fd(), new.stat.size).call("ftruncate")?;
+                } else if !matches!(new.need, Need::Truncated { .. }) {
+                    self.copy_from(new.inode, new.source, &to, u64::MAX)?;
                 }
-                Ok(Some(to))
+                Ok((Some(to), mode))
             }
             FileKind::Symlink => {
-                let target = name::readlink(*from).call("readlinkat")?;
+                let target = name::readlink(new.from).call("readlinkat")?;
                 name::symlink(&target, temp.at()).call("symlinkat")?;
-                Ok(None)
+                Ok((None, 0))
             }
             FileKind::Dir => Err(Error::Bug("a directory is not copied as a file")),
             _ if self.permissions != XattrPermissions::Off => {
-                open::create(temp.at(), OFlag::O_WRONLY, 0o600).call("openat2")?;
-                Ok(None)
+                open::create(temp.at(), OFlag::O_WRONLY, mode).call("openat2")?;
+                Ok((None, mode))
             }
-            _ => {
-                let mode = format_of(kind) | 0o600;
-                name::mknod(temp.at(), mode, lower_stat.rdev_major, lower_stat.rdev_minor).call("mknodat")?;
-                Ok(None)
+            kind => {
+                let (major, minor) = (new.stat.rdev_major, new.stat.rdev_minor);
+                name::mknod(temp.at(), format_of(kind) | mode, major, minor).call("mknodat")?;
+                Ok((None, mode))
             }
         }
     }
@@ -185,21 +203,22 @@ impl CopyUp {
                 name::unlink(At::new(index_dir.as_fd(), &index_name)).call("unlinkat")?;
                 return Err(error);
             }
-            let lower_nlink = state.lower.as_ref().map_or(1, |lower| lower.nlink);
+            let lower_nlink = state.lower().map_or(1, |lower| lower.nlink);
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(lower_nlink) - 2);
             // What is there already says the same relative to the lower object.
             if let Err(error) = upper.set_mark(At::new(index_dir.as_fd(), &index_name), Mark::Nlink, &count) {
                 tracing::debug!("the link count stays relative to the lower file: {error}");
             }
-            state.nlink = Some(lower_nlink);
-            state.index = Some(index_name);
+            let rare = state.rare_mut();
+            rare.nlink = Some(lower_nlink);
+            rare.index = Some(index_name);
         } else {
             self.place_in_parent(&place.parent, parent, upper, || {
                 upper.place(temp, parent_fd.as_fd(), &place.name, false)
             })?;
         }
         state.upper_ino = made.ino;
-        state.data = data;
+        set_data(&mut state, data);
         if let Some(known) = state.name_mut(&place.parent, &place.name) {
             known.in_upper = true;
         }
@@ -219,15 +238,15 @@ impl CopyUp {
         let fd = open::path(temp.at()).call("openat2")?;
         name::unlink(temp.at()).call("unlinkat")?;
         temp.placed();
-        state.orphan = Some(Arc::new(fd));
+        state.rare_mut().orphan = Some(Arc::new(fd));
         state.upper_ino = made.ino;
-        state.data = data;
+        set_data(&mut state, data);
         Ok(())
     }
 
     /// As `link_up`, where the inode has an index entry; others need no upper name.
     pub fn link_up_indexed(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name_in: &OsStr) -> Result<()> {
-        let indexed = inode.state.read().index.is_some();
+        let indexed = inode.state.read().rare().index.is_some();
         if indexed { self.link_up(inode, parent, name_in) } else { Ok(()) }
     }
 
@@ -243,8 +262,15 @@ impl CopyUp {
         }
         let from = inode.locate_locked(&state)?;
         // The upper count goes up and the overlay's does not: relative to the lower one the difference stays true.
-        if let (Some(nlink), Some(lower)) = (state.nlink, &state.lower) {
-            let difference = i64::from(nlink) - i64::from(lower.nlink);
+        // A file that was copied up before this mount is known by its upper part alone.
+        let nlink = state.rare().nlink;
+        let lower_nlink = match (state.lower(), nlink) {
+            (Some(lower), _) => Some(lower.nlink),
+            (None, None) => None,
+            (None, Some(_)) => upper.origin(from.at())?.and_then(|o| inode.stack.find_origin(&o)?.2),
+        };
+        if let (Some(nlink), Some(lower_nlink)) = (nlink, lower_nlink) {
+            let difference = i64::from(nlink) - i64::from(lower_nlink);
             upper.set_mark(from.at(), Mark::Nlink, &mark::format_nlink(NlinkBase::Lower, difference))?;
         }
         self.place_in_parent(parent, dir, upper, || {
@@ -253,7 +279,7 @@ impl CopyUp {
         if let Some(known) = state.name_mut(parent, name_in) {
             known.in_upper = true;
         }
-        if let Some(nlink) = state.nlink {
+        if let Some(nlink) = state.rare().nlink {
             let real = stat(from.at()).call("statx")?.nlink;
             let count = mark::format_nlink(NlinkBase::Upper, i64::from(nlink) - i64::from(real));
             upper.set_mark(from.at(), Mark::Nlink, &count)?;
@@ -302,7 +328,7 @@ impl CopyUp {
         let upper = inode.stack.writable()?;
         let (data, to) = {
             let state = inode.state.read();
-            let Some(data) = state.data.clone() else { return Ok(None) };
+            let Some(data) = state.rare().data.clone() else { return Ok(None) };
             let located = inode.locate_locked(&state)?;
             (data, open::file(located.at(), OFlag::O_RDWR).call("openat2")?)
         };
@@ -310,25 +336,59 @@ impl CopyUp {
         let before = stat(object).call("statx")?;
         // A write clears the capability; it was there before, so it is there after.
         let capability = xattr::get(object, c"security.capability").call("getxattr")?;
-        let copied = if need == Need::Truncated {
-            // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
-            attr::truncate(to.as_fd(), 0).call("ftruncate")
-        } else {
-            copy_from(&data, &to)
+        let restore = || {
+            if let Some(value) = &capability {
+                xattr::set(object, c"security.capability", value, xattr::SetMode::Any).call("setxattr")?;
+            }
+            meta::copy_times(&before, object)
         };
-        // Also if the copy has failed: then only the data below counts, and everything else is as it was.
-        if let Some(value) = capability {
-            xattr::set(object, c"security.capability", &value, xattr::SetMode::Any).call("setxattr")?;
+        let completed = || {
+            match need {
+                // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
+                Need::Truncated { keeps_set_id } => cut(&to, keeps_set_id)?,
+                Need::Metadata | Need::Data => {
+                    let copied = self.copy_from(inode, (&data, None), &to, before.size);
+                    // Also if the copy has failed: then only the data below counts, and everything else is as it was.
+                    restore()?;
+                    copied?;
+                }
+            }
+            self.sync_file(Some(&to))?;
+            let mut state = inode.state.write();
+            upper.clear_mark(object, Mark::Metacopy)?;
+            set_data(&mut state, None);
+            Ok(())
+        };
+        if let Err(error) = completed() {
+            if matches!(need, Need::Truncated { .. }) {
+                // The data below counts again, so its length does.
+                attr::truncate(to.as_fd(), before.size).call("ftruncate")?;
+                attr::chmod(object, before.mode).call("fchmodat2")?;
+            }
+            restore()?;
+            return Err(error);
         }
-        meta::copy_times(&before, object)?;
-        copied?;
-        self.sync_file(Some(&to))?;
-        let mut state = inode.state.write();
-        upper.clear_mark(object, Mark::Metacopy)?;
-        state.data = None;
-        drop(state);
         self.changed(inode);
         Ok(Some(to))
+    }
+
+    /// Copies the data of `source`, at most `limit` bytes.
+    fn copy_from(
+        &self,
+        inode: &Inode,
+        (source, known): (&LowerFile, Option<Stat>),
+        to: &OwnedFd,
+        limit: u64,
+    ) -> Result<()> {
+        let located = source.locate()?;
+        let from = open::file(located.at(), OFlag::O_RDONLY | OFlag::O_NOATIME)
+            .or_else(|_| open::file(located.at(), OFlag::O_RDONLY))
+            .call("openat2")?;
+        let mut stat = known.map_or_else(|| stat(At::fd(from.as_fd())).call("statx"), Ok)?;
+        stat.size = stat.size.min(limit);
+        let to_device = inode.stack.device(LayerId::UPPER);
+        let source = data::Source { file: from.as_fd(), stat, to_device, refused: &self.refused };
+        data::copy_file(&source, to.as_fd()).map(drop)
     }
 
     fn sync_file(&self, file: Option<&OwnedFd>) -> Result<()> {
@@ -350,13 +410,18 @@ fn publish_gone_dir(dir: &Inode, upper_part: &OnceLock<Arc<RealDir>>, temp: Temp
     upper_part.set(real).map_err(|_| Error::Bug("a directory was copied up twice"))
 }
 
-fn copy_from(source: &LowerFile, to: &OwnedFd) -> Result<()> {
-    let located = source.locate()?;
-    let from = open::file(located.at(), OFlag::O_RDONLY | OFlag::O_NOATIME)
-        .or_else(|_| open::file(located.at(), OFlag::O_RDONLY))
-        .call("openat2")?;
-    let size = stat(At::fd(from.as_fd())).call("statx")?.size;
-    data::copy_file(from.as_fd(), to.as_fd(), size).map(drop)
+/// Notes where the data is, if not with the metadata.
+fn set_data(state: &mut State, data: Option<Box<LowerFile>>) {
+    if data.is_some() || state.rare().data.is_some() {
+        state.rare_mut().data = data;
+    }
+}
+
+/// Cuts a file off as its caller would. Also of an empty one the times change.
+fn cut(file: &OwnedFd, keeps_set_id: bool) -> Result<()> {
+    let cut = || attr::truncate(file.as_fd(), 0);
+    let done = if keeps_set_id { cut() } else { cred::without_fsetid(cut) };
+    done.call("ftruncate")
 }
 
 fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {

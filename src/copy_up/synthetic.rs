@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::CopyUp;
 use crate::error::{Context, Error, Result};
-use crate::inode::{Inode, Node};
+use crate::inode::Inode;
 use crate::layer::real_dir::Fact;
 use crate::sys::stat::stat;
 use crate::sys::{At, attr, name};
@@ -17,7 +17,7 @@ pub const MODE: u32 = 0o755;
 impl CopyUp {
     /// Locks: the directory's gate is held, its parent has an upper part.
     pub(super) fn make_synthetic(&self, dir: &Arc<Inode>) -> Result<()> {
-        let Node::Dir { upper: upper_part, .. } = &dir.node else { return Err(Error::NotDir) };
+        let upper_part = &dir.node.as_dir().ok_or(Error::NotDir)?.upper;
         let place = dir.dir_name().ok_or(Error::Stale)?;
         let parent = place.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let parent_fd = parent.fd().call("openat2")?;

@@ -14,12 +14,12 @@ use fuser::{
 };
 use nix::fcntl::OFlag;
 
-use super::convert::{decode_device, file_type, set_time};
+use super::convert::{decode_device, file_type, rename_mode, set_time};
 use super::reply::answer;
-use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle};
+use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
-use crate::overlay::{NewNode, RenameMode, SetAttr};
+use crate::overlay::{Asked, NewNode, SetAttr};
 use crate::sys::copy::Seek;
 use crate::sys::xattr::SetMode;
 
@@ -124,9 +124,14 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let waits = self.overlay.waits_for(Ino(parent.0));
-        let much = waits.is_none() && self.overlay.removal_copies_much(Ino(parent.0), name);
+        if waits.is_none() {
+            match self.overlay.unlink_at_once(Ino(parent.0), name) {
+                Ok(false) => {}
+                done => return answer!("unlink", parent.0, reply, done, _ => reply.ok()),
+            }
+        }
         let name = name.to_owned();
-        self.apart_if(waits, much, move |served| {
+        self.apart_if(waits, true, move |served| {
             let done = served.overlay.unlink(Ino(parent.0), &name);
             answer!("unlink", parent.0, reply, done, () => reply.ok())
         });
@@ -150,25 +155,22 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = if flags.contains(RenameFlags::RENAME_EXCHANGE) {
-            RenameMode::Exchange
-        } else if flags.contains(RenameFlags::RENAME_NOREPLACE) {
-            RenameMode::NoReplace
-        } else {
-            RenameMode::Replace
-        };
+        let mode = rename_mode(flags);
         let (old, new) = (Ino(parent.0), Ino(newparent.0));
         let waits = self.overlay.waits_for(old).or_else(|| self.overlay.waits_for(new));
-        let much = waits.is_none()
-            && (self.overlay.moving_copies_much(old, name) || self.overlay.moving_copies_much(new, newname));
-        let (name, newname, caller) = (name.to_owned(), newname.to_owned(), caller(req, 0));
-        let whiteout = flags.contains(RenameFlags::RENAME_WHITEOUT);
-        self.apart_if(waits, much, move |served| {
-            let done = if whiteout {
-                served.overlay.rename_with_whiteout(caller, old, &name, new, &newname, mode)
-            } else {
-                served.overlay.rename(old, &name, new, &newname, mode)
-            };
+        let whiteout_of = flags.contains(RenameFlags::RENAME_WHITEOUT).then(|| caller(req, 0));
+        let asked = Asked { parent: old, name, new_parent: new, new_name: newname, mode, whiteout_of };
+        if waits.is_none() {
+            match self.overlay.rename_at_once(asked) {
+                Ok(false) => {}
+                done => return answer!("rename", parent.0, reply, done, _ => reply.ok()),
+            }
+        }
+        let (name, newname) = (name.to_owned(), newname.to_owned());
+        self.apart_if(waits, true, move |served| {
+            let asked =
+                Asked { parent: old, name: &name, new_parent: new, new_name: &newname, mode, whiteout_of };
+            let done = served.overlay.rename(asked);
             answer!("rename", parent.0, reply, done, () => reply.ok())
         });
     }
@@ -219,9 +221,10 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.on(ino, move |served| {
-            let mut buffer = vec![0; size as usize];
-            let read = served.overlay.read(handle(fh), offset, &mut buffer);
-            answer!("read", ino.0, reply, read, len => reply.data(buffer.get(..len).unwrap_or(&buffer)))
+            with_buffer(size as usize, |buffer| {
+                let read = served.overlay.read(handle(fh), offset, buffer);
+                answer!("read", ino.0, reply, read, len => reply.data(buffer.get(..len).unwrap_or(buffer)))
+            });
         });
     }
 
@@ -270,8 +273,8 @@ impl Filesystem for Adapter {
         // Answered first, since nobody waits: the kernel sends only so many such requests at a time.
         reply.ok();
         self.closing(ino, move |served| {
-            if let Some(ino) = served.overlay.release(handle(fh)) {
-                served.backings.release(ino);
+            if let Some(backed) = served.overlay.release(handle(fh)) {
+                served.backings.release(backed);
             }
         });
     }

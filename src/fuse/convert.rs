@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
 
 use crate::merge::listing::FileKind;
-use crate::overlay::Attr;
+use crate::overlay::{Attr, RenameMode};
 use crate::sys::attr::SetTime;
 use crate::sys::stat::Timestamp;
 
@@ -19,6 +19,17 @@ pub fn file_type(kind: FileKind) -> FileType {
         FileKind::Block => FileType::BlockDevice,
         FileKind::Fifo => FileType::NamedPipe,
         FileKind::Socket => FileType::Socket,
+    }
+}
+
+/// What the flags of rename(2) say of what has the new name.
+pub fn rename_mode(flags: RenameFlags) -> RenameMode {
+    if flags.contains(RenameFlags::RENAME_EXCHANGE) {
+        RenameMode::Exchange
+    } else if flags.contains(RenameFlags::RENAME_NOREPLACE) {
+        RenameMode::NoReplace
+    } else {
+        RenameMode::Replace
     }
 }
 

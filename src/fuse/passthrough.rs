@@ -11,10 +11,14 @@ use parking_lot::Mutex;
 use crate::inode::Ino;
 use crate::sys::cred;
 
+/// An inode, and whether its backing file is in a lower layer beneath an upper one. The last reader of a lower file may not be
+/// done with it here when the first writer of the upper one comes, who must never get the lower one.
+pub type Backed = (Ino, bool);
+
 /// The backing files in use.
 #[derive(Debug, Default)]
 pub struct Backings {
-    by_inode: Mutex<HashMap<Ino, Backing>>,
+    by_inode: Mutex<HashMap<Backed, Backing>>,
 }
 
 #[derive(Debug)]
@@ -25,18 +29,18 @@ struct Backing {
 }
 
 impl Backings {
-    /// The backing file of `ino`, for one more open file; registered by `register` if it has none. `keeps_set_id` says whether writes through it
+    /// The backing file of `of`, for one more open file; registered by `register` if it has none. `keeps_set_id` says whether writes through it
     /// leave set-id bits as they are. Errors: what the kernel answers.
     pub fn of(
         &self,
-        ino: Ino,
+        of: Backed,
         fd: &OwnedFd,
         keeps_set_id: bool,
         register: impl FnOnce(&OwnedFd) -> std::io::Result<BackingId>,
     ) -> std::io::Result<Arc<BackingId>> {
         // Held across the registration: a second open must get the same one, or the kernel refuses it.
         let mut backings = self.by_inode.lock();
-        if let Some(backing) = backings.get_mut(&ino) {
+        if let Some(backing) = backings.get_mut(&of) {
             backing.opens += 1;
             return Ok(backing.id.clone());
         }
@@ -53,18 +57,18 @@ impl Backings {
             registered.map_err(std::io::Error::from)?;
         }
         let id = Arc::new(result?);
-        backings.insert(ino, Backing { id: id.clone(), opens: 1 });
+        backings.insert(of, Backing { id: id.clone(), opens: 1 });
         Ok(id)
     }
 
-    /// Notes that one open file of `ino` is closed; its backing file goes with the last one. Nobody else is asked: the state
+    /// Notes that one open file of `of` is closed; its backing file goes with the last one. Nobody else is asked: the state
     /// of an inode may be locked by somebody who waits for its filesystem.
-    pub fn release(&self, ino: Ino) {
+    pub fn release(&self, of: Backed) {
         let released = {
             let mut backings = self.by_inode.lock();
-            let Some(backing) = backings.get_mut(&ino) else { return };
+            let Some(backing) = backings.get_mut(&of) else { return };
             backing.opens -= 1;
-            if backing.opens == 0 { backings.remove(&ino) } else { None }
+            if backing.opens == 0 { backings.remove(&of) } else { None }
         };
         drop(released);
     }

@@ -1,5 +1,6 @@
 //! What requests work on, and how answers are put together; the requests themselves are in `adapter`.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -295,20 +296,17 @@ impl Served {
     /// Gives a new open file to the kernel, with its name.
     pub fn created(&self, reply: ReplyCreate, entry: Entry<'_>, opened: Opened) {
         let attr = entry.attr;
-        let name_lifetime = self.lifetime(entry.lifetime);
+        // One answer with one lifetime for the name and the attributes.
+        let ttl = self.lifetime(entry.lifetime).min(self.entry_attr_lifetime(&attr));
         let ino = entry.inode.leak().ino;
         let fh = FileHandle(opened.fh.0);
-        // One answer with one lifetime for the name and the attributes. A write that the kernel passes on makes it forget
-        // size and times by itself; a store to a shared mapping does not, and the name has to be asked for again with them.
-        let forgets = attr.ino.0 == attr.stat.ino && !opened.may_be_mapped;
-        let ttl = if forgets { name_lifetime } else { Duration::ZERO };
         let attributes = entry_attributes(&attr);
         let flags = open_flags(&opened.mode, opened.flushes);
-        let (fd, keeps_set_id) = match opened.mode {
-            IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
+        let (fd, keeps_set_id, below) = match opened.mode {
+            IoMode::Passthrough { fd, keeps_set_id, below } => (fd, keeps_set_id, below),
             _ => return reply.created(&ttl, &attributes, GENERATION, fh, flags),
         };
-        match self.backings.of(ino, &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
+        match self.backings.of((ino, below), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
             Ok(backing) => {
                 reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
             }
@@ -364,11 +362,11 @@ impl Served {
         answer!("open", ino.0, reply, opened, opened => {
             let fh = FileHandle(opened.fh.0);
             let flags = open_flags(&opened.mode, opened.flushes);
-            let (fd, keeps_set_id) = match opened.mode {
-                IoMode::Passthrough { fd, keeps_set_id } => (fd, keeps_set_id),
+            let (fd, keeps_set_id, below) = match opened.mode {
+                IoMode::Passthrough { fd, keeps_set_id, below } => (fd, keeps_set_id, below),
                 _ => return reply.opened(fh, flags),
             };
-            match self.backings.of(Ino(ino.0), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
+            match self.backings.of((Ino(ino.0), below), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
                 Ok(backing) => reply.opened_passthrough(fh, flags, &backing),
                 Err(error) => {
                     let mode = self.overlay.not_passed(opened.fh, fd, &error);
@@ -377,6 +375,21 @@ impl Served {
             }
         })
     }
+}
+
+/// Runs `work` on so many bytes of room, which holds whatever it held: made once for each thread, since to clear a megabyte
+/// takes longer than to read a small file.
+pub fn with_buffer(len: usize, work: impl FnOnce(&mut [u8])) {
+    thread_local! {
+        static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    ROOM.with_borrow_mut(|room| {
+        if room.len() < len {
+            *room = vec![0; len];
+        }
+        let room = room.get_mut(..len).unwrap_or_default();
+        work(room);
+    });
 }
 
 /// An answer that says that there is nothing, and may be remembered.

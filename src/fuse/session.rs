@@ -13,10 +13,14 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::graft::Spec;
 use crate::overlay::Overlay;
-use crate::sys::cred;
+use crate::sys::{cred, mount};
 
 /// What stands for "for ever": longer than any mount lives, and short enough for the kernel's clock.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How far the kernel reads ahead, in KiB. Twice its own number is worth having where a lower file is read from end to end, and
+/// more adds little; but each fault of a map that nobody has read yet costs as much as is read around it.
+const READ_AHEAD_KB: u32 = 256;
 
 /// A mount that is up.
 #[derive(Debug)]
@@ -47,6 +51,7 @@ impl Mount {
         let options = options(&config, overlay.is_writable());
         let mut session = fuser::Session::new(adapter, &config.mountpoint, &options)
             .map_err(|error| refused(&config.mountpoint, &error))?;
+        read_far_ahead(&config.mountpoint);
         let notifier = session.notifier();
         overlay.on_change(Box::new(move |ino| {
             // The kernel may have forgotten it already; then there is nothing to say.
@@ -54,6 +59,13 @@ impl Mount {
                 tracing::debug!("the kernel was not told of new attributes of {}: {error}", ino.0);
             }
         }));
+        let notifier = session.notifier();
+        overlay.on_first_read(move |ino, bytes| {
+            // Without them it asks.
+            if let Err(error) = notifier.store(INodeNo(ino.0), 0, bytes) {
+                tracing::debug!("the kernel did not take the bytes of {}: {error}", ino.0);
+            }
+        });
         let notifier = session.notifier();
         overlay.on_name_change(move |parent, name| {
             let parent = INodeNo(parent.0);
@@ -159,6 +171,19 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     options.n_threads = Some(config.threads.unwrap_or(cpus).max(2));
     options.clone_fd = true;
     options
+}
+
+/// Lets the kernel read further ahead. At INIT it takes less than its own number only; that one root may raise. Source: kernel `process_init_reply`; Documentation/ABI/testing/sysfs-class-bdi.
+fn read_far_ahead(mountpoint: &Path) {
+    let Ok((0, minor)) = mount::device(mountpoint) else { return };
+    let knob = format!("/sys/class/bdi/0:{minor}/read_ahead_kb");
+    let now = std::fs::read_to_string(&knob).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if now.is_some_and(|now| now < READ_AHEAD_KB) {
+        // Without the right, or where /sys is read-only, it stays as it is.
+        if let Err(error) = std::fs::write(&knob, READ_AHEAD_KB.to_string()) {
+            tracing::debug!("the kernel reads ahead as far as it did: {error}");
+        }
+    }
 }
 
 /// A kernel without SELinux refuses a mount with a label; callers name one all the same. Source: mount(8).

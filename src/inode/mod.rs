@@ -1,6 +1,6 @@
 //! Inodes: what the kernel knows by number, and where each is on disk.
 //!
-//! `node` is one inode, `store` finds them by number and counts the kernel's lookups, `handle` are the open files,
+//! `node` is one inode, `state` what changes about it, `store` finds them by number and counts the kernel's lookups, `handle` are the open files,
 //! `points` the names where other trees are attached.
 //! This room knows where objects are, not what operations mean.
 
@@ -8,11 +8,13 @@ pub mod handle;
 pub mod listing;
 pub mod node;
 pub mod points;
+pub mod state;
 pub mod store;
 
 pub use handle::{Fh, Handles, OpenDir, OpenFile};
-pub use node::{Inode, Located, LowerFile, Name, Node};
+pub use node::{DirNode, Inode, Located, Node};
 pub use points::{Point, Points, Root};
+pub use state::{LowerFile, Name, State};
 pub use store::{InodeRef, Store};
 
 /// An inode's number in this mount: the FUSE node id.

@@ -2,18 +2,17 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use smallvec::SmallVec;
 
 use super::Ino;
-use super::listing::Listing;
-use super::points::{Point, Points, Root};
+use super::points::{Point, Root};
+use super::state::{Name, State};
 use crate::error::{Context, Error, Result};
 use crate::layer::{LowerNames, Parts, RealDir, Stack};
-use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::sync::{LevelMutex, LevelRwLock, level};
 use crate::sys::stat::stat;
@@ -32,9 +31,6 @@ pub struct Inode {
     pub stack: Arc<Stack>,
     /// How often the kernel has been told of it and has not forgotten, and how many known names are in it.
     pub(super) lookups: AtomicU64,
-    /// Level 2: which names a directory shows. Held for reading while names are looked up or listed, for writing while
-    /// one is made, removed or renamed.
-    pub names: LevelRwLock<(), { level::NAMES }>,
     /// Level 3: copy-up and removal of this inode, one at a time.
     pub gate: LevelMutex<(), { level::GATE }>,
     /// Level 4.
@@ -43,121 +39,44 @@ pub struct Inode {
     pub node: Node,
     /// The kernel keeps attributes that a copy-up or a write behind its back makes wrong.
     pub attributes_cached: AtomicBool,
+    /// It has been open.
+    opened: AtomicBool,
+    /// Another inode has its names now (`Rare::now`). Never taken back.
+    pub gave_way: AtomicBool,
+    /// Attributes that it was found not to have, a bit each, as long as none is set.
+    pub absent: Absent,
 }
 
 /// The real objects behind an inode that do not change but by copy-up.
 #[derive(Debug)]
 pub enum Node {
     /// A directory.
-    Dir {
-        /// Its upper part, set at lookup or by copy-up, once.
-        upper: OnceLock<Arc<RealDir>>,
-        /// Its lower parts, topmost first.
-        lowers: SmallVec<[Arc<RealDir>; 1]>,
-        /// The names of the lower parts, once somebody has needed them all.
-        names: OnceLock<Box<LowerNames>>,
-        /// How often a lower part was asked for a name in vain.
-        vain: AtomicU32,
-    },
+    Dir(Box<DirNode>),
     /// Anything else.
     NonDir,
 }
 
-/// What changes about an inode.
-#[derive(Debug, Default)]
-pub struct State {
-    /// Its names in the merged tree that are known; a directory has one, the root none.
-    pub names: SmallVec<[Name; 1]>,
-    /// A non-directory is in the upper layer: the inode number there. Zero if not.
-    pub upper_ino: u64,
-    /// Where a non-directory is, or was before copy-up, in a lower layer.
-    pub lower: Option<Box<LowerFile>>,
-    /// Metadata is in the upper layer, or in `lower`, but data is here.
-    pub data: Option<Box<LowerFile>>,
-    /// The name of its entry in the index directory.
-    pub index: Option<Box<OsStr>>,
-    /// The link count shown, where it is not the real one.
-    pub nlink: Option<u32>,
-    /// A symlink in a tree that others change: what tells it from the next one with its number. Zero for all else.
-    pub sign: u64,
-    /// What keeps it reachable when its last name is gone.
-    pub orphan: Option<Arc<OwnedFd>>,
-    /// A directory was removed; nothing can be made in it.
-    pub gone: bool,
-    /// An upper directory is marked opaque.
-    pub opaque: bool,
-    /// Open files on it.
-    pub opens: Opens,
-    /// The names of a directory, while it is in use.
-    pub listing: Option<Box<Listing>>,
-    /// Open directories on it.
-    pub open_dirs: u32,
-    /// The names of a directory that lead to grafts.
-    pub points: Option<Arc<Points>>,
-    /// The root of a graft: the directory it is attached in.
-    pub above: Option<Arc<Inode>>,
-    /// The root of a graft: a directory whose names show, too.
-    pub beside: Option<Box<Beside>>,
-}
-
-/// A directory whose names show in another.
+/// What a directory has and nothing else.
 #[derive(Debug)]
-pub struct Beside {
-    /// The directory.
-    pub dir: Arc<Inode>,
-    /// Its names hide those of the other; otherwise they show where the other has none.
-    pub over: bool,
+pub struct DirNode {
+    /// Its upper part, set at lookup or by copy-up, once.
+    pub upper: OnceLock<Arc<RealDir>>,
+    /// Its lower parts, topmost first.
+    pub lowers: SmallVec<[Arc<RealDir>; 1]>,
+    /// The names of the lower parts, once somebody has needed them all.
+    lower_names: OnceLock<Box<LowerNames>>,
+    /// How often a lower part was asked for a name in vain.
+    vain: AtomicU32,
+    /// Level 2: which names the directory shows.
+    names: NamesLock,
 }
 
-/// A name in the merged tree.
-#[derive(Debug, Clone)]
-pub struct Name {
-    /// The directory.
-    pub parent: Arc<Inode>,
-    /// The name in it.
-    pub name: Box<OsStr>,
-    /// The upper layer has the object under this name. If not, the name is a lower one's.
-    pub in_upper: bool,
-}
+/// Level 2: which names a directory shows. Held for reading while names are looked up or listed, for writing while
+/// one is made, removed or renamed.
+pub type NamesLock = LevelRwLock<(), { level::NAMES }>;
 
-impl Name {
-    /// Whether it is `name` in `parent`.
-    fn is(&self, parent: &Inode, name: &OsStr) -> bool {
-        std::ptr::eq(&*self.parent, parent) && &*self.name == name
-    }
-}
-
-/// A file in a lower layer.
-#[derive(Debug, Clone)]
-pub struct LowerFile {
-    /// The directory that has it; nothing if a mark leads nowhere.
-    pub dir: Option<Arc<RealDir>>,
-    /// Its name there.
-    pub name: Box<OsStr>,
-    /// Its inode number there.
-    pub ino: u64,
-    /// Its number of names there.
-    pub nlink: u32,
-}
-
-/// How an inode is open. The kernel lets an inode be open cached or passed through, never both.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Opens {
-    /// Open files whose bytes come through the daemon.
-    pub cached: u32,
-    /// Open files whose bytes the kernel takes from the backing file.
-    pub passthrough: u32,
-    /// Those of either kind that may write.
-    pub writers: u32,
-    /// Those that may write and whose writes clear set-id bits.
-    pub plain_writers: u32,
-    /// Writes passed through leave set-id bits as they are.
-    pub keeps_set_id: bool,
-    /// It has been passed through, so cached pages of it may be old.
-    pub was_passthrough: bool,
-    /// It has been passed through for reading and writing, so a shared mapping may outlive every open file.
-    pub maybe_mapped: bool,
-}
+/// Of what is no directory, and shows no names.
+static NO_NAMES: NamesLock = LevelRwLock::new(());
 
 /// A way to a real object that lasts as long as the value.
 #[derive(Debug)]
@@ -168,10 +87,50 @@ pub enum Located {
     Named(Arc<OwnedFd>, Box<OsStr>),
 }
 
+/// Attributes that an inode was found not to have, a bit each, as long as none is set.
+#[derive(Debug, Default)]
+pub struct Absent(AtomicU8);
+
+impl Absent {
+    /// Somebody sets attributes: nothing is learnt any more.
+    const CHANGES: u8 = 1 << 7;
+
+    /// Whether the attribute of this bit is known not to be there.
+    pub fn knows(&self, bit: u8) -> bool {
+        self.0.load(Ordering::Acquire) & bit != 0
+    }
+
+    /// Notes that the attribute of this bit was not there a moment ago.
+    pub fn note(&self, bit: u8) {
+        let learn = |known| (known & Absent::CHANGES == 0).then_some(known | bit);
+        // Refused: somebody has set one since, or is about to.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
+    }
+
+    /// Forgets everything, for good. Called before an attribute is set.
+    pub fn attributes_come(&self) {
+        self.0.store(Absent::CHANGES, Ordering::Release);
+    }
+}
+
 impl Node {
     /// A directory of these parts.
     pub fn dir(upper: OnceLock<Arc<RealDir>>, lowers: SmallVec<[Arc<RealDir>; 1]>) -> Node {
-        Node::Dir { upper, lowers, names: OnceLock::new(), vain: AtomicU32::new(0) }
+        let (lower_names, vain, names) = (OnceLock::new(), AtomicU32::new(0), LevelRwLock::new(()));
+        Node::Dir(Box::new(DirNode { upper, lowers, lower_names, vain, names }))
+    }
+
+    /// The number of the upper object; of a directory only in a tree that others change.
+    pub fn upper_ino(&self, state: &State) -> u64 {
+        self.as_dir().map_or(state.upper_ino, |dir| dir.upper.get().map_or(0, |dir| dir.ino()))
+    }
+
+    /// What a directory has.
+    pub fn as_dir(&self) -> Option<&DirNode> {
+        match self {
+            Node::Dir(dir) => Some(dir),
+            Node::NonDir => None,
+        }
     }
 }
 
@@ -185,33 +144,6 @@ impl Located {
     }
 }
 
-impl LowerFile {
-    /// Where no layer has the data that a mark promises.
-    pub fn missing() -> LowerFile {
-        LowerFile { dir: None, name: OsStr::new("").into(), ino: 0, nlink: 0 }
-    }
-
-    /// The way to it. Errors: `BadMark` if there is none.
-    pub fn locate(&self) -> Result<Located> {
-        let dir = self.dir.as_ref().ok_or_else(|| Error::BadMark {
-            mark: "metacopy",
-            name: String::new(),
-            why: "no data-only layer has its data",
-        })?;
-        Ok(Located::Named(dir.fd().call("openat2")?, self.name.clone()))
-    }
-
-    /// The layer it is in.
-    pub fn layer(&self) -> Option<LayerId> {
-        self.dir.as_ref().map(|dir| dir.layer())
-    }
-
-    /// The path from its layer's root.
-    pub fn path(&self) -> Option<std::ffi::OsString> {
-        Some(self.dir.as_ref()?.path().join(&*self.name).into_os_string())
-    }
-}
-
 impl Inode {
     /// An inode that nobody has looked up yet.
     pub fn new(ino: Ino, st_ino: u64, kind: FileKind, stack: Arc<Stack>, node: Node, state: State) -> Inode {
@@ -221,64 +153,71 @@ impl Inode {
             kind,
             stack,
             lookups: AtomicU64::new(0),
-            names: LevelRwLock::new(()),
             gate: LevelMutex::new(()),
             state: LevelRwLock::new(state),
             node,
             attributes_cached: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            gave_way: AtomicBool::new(false),
+            absent: Absent::default(),
         }
+    }
+
+    /// Level 2: which names a directory shows.
+    pub fn names(&self) -> &NamesLock {
+        self.node.as_dir().map_or(&NO_NAMES, |dir| &dir.names)
     }
 
     /// The directory's upper part.
     pub fn upper_dir(&self) -> Option<&Arc<RealDir>> {
-        match &self.node {
-            Node::Dir { upper, .. } => upper.get(),
-            Node::NonDir => None,
-        }
+        self.node.as_dir().and_then(|dir| dir.upper.get())
     }
 
     /// The directory's lower parts, topmost first.
     pub fn lower_dirs(&self) -> &[Arc<RealDir>] {
-        match &self.node {
-            Node::Dir { lowers, .. } => lowers,
-            Node::NonDir => &[],
-        }
+        self.node.as_dir().map_or(&[], |dir| &dir.lowers)
     }
 
     /// All parts of the directory, and what is known of their names.
     pub fn parts(&self) -> Parts<'_> {
-        match &self.node {
-            Node::Dir { upper, lowers, names, .. } => {
-                Parts { upper: upper.get(), lowers, names: names.get().map(|names| &**names) }
-            }
-            Node::NonDir => Parts { upper: None, lowers: &[], names: None },
-        }
+        let names = self.node.as_dir().and_then(|dir| dir.lower_names.get());
+        Parts { upper: self.upper_dir(), lowers: self.lower_dirs(), names: names.map(|names| &**names) }
     }
 
     /// Notes that `more` parts were asked for a name in vain. Returns whether that has now happened `worth` times, for a
-    /// directory whose names are not known yet; `worth` is asked seldom.
+    /// directory whose names are not known yet.
     pub fn asked_in_vain(&self, more: u32, worth: impl FnOnce() -> u32) -> bool {
-        let Node::Dir { names, vain, .. } = &self.node else { return false };
-        if more == 0 || names.get().is_some() {
+        let Some(dir) = self.node.as_dir() else { return false };
+        if more == 0 || dir.lower_names.get().is_some() {
             return false;
         }
-        let before = vain.fetch_add(more, Ordering::Relaxed);
+        let before = dir.vain.fetch_add(more, Ordering::Relaxed);
         let now = before.saturating_add(more);
-        // At 16, 32, 64 ...: what it is worth does not change often.
-        now >= 16 && before.max(1).ilog2() != now.ilog2() && now >= worth()
+        now >= 16 && now >= worth()
     }
 
     /// Keeps the names of the lower parts.
     pub fn keep_names(&self, lower: LowerNames) {
-        if let Node::Dir { names, .. } = &self.node {
+        if let Some(dir) = self.node.as_dir() {
             // Who came first has the same.
-            let _ = names.set(Box::new(lower));
+            let _ = dir.lower_names.set(Box::new(lower));
         }
     }
 
     /// All parts of the directory, topmost first.
     pub fn real_dirs(&self) -> SmallVec<[Arc<RealDir>; 3]> {
         self.upper_dir().into_iter().chain(self.lower_dirs()).cloned().collect()
+    }
+
+    /// Whether another inode has its names now, because it was to be written while a lower file was passed through.
+    pub fn gave_way(&self) -> bool {
+        self.gave_way.load(Ordering::Acquire)
+    }
+
+    /// The inode that has its names now: mostly itself.
+    pub fn now(self: &Arc<Inode>) -> Arc<Inode> {
+        let now = if self.gave_way() { self.state.read().rare().now.clone() } else { None };
+        now.unwrap_or_else(|| self.clone())
     }
 
     /// Whether it is a directory.
@@ -289,7 +228,7 @@ impl Inode {
     /// Whether the object shown is in the upper layer.
     pub fn has_upper(&self) -> bool {
         match &self.node {
-            Node::Dir { upper, .. } => upper.get().is_some(),
+            Node::Dir(dir) => dir.upper.get().is_some(),
             Node::NonDir => self.state.read().upper_ino != 0,
         }
     }
@@ -301,6 +240,10 @@ impl Inode {
             return call(At::fd(fd.as_fd()));
         }
         let state = self.state.read();
+        if let Some(now) = state.rare().now.clone() {
+            drop(state);
+            return now.with(call);
+        }
         let located = self.locate_locked(&state)?;
         call(located.at())
     }
@@ -308,7 +251,11 @@ impl Inode {
     /// Runs `call` on the real object that has the data. The object keeps its names meanwhile.
     pub fn with_data<T>(&self, call: impl FnOnce(At<'_>, bool) -> Result<T>) -> Result<T> {
         let state = self.state.read();
-        match &state.data {
+        if let Some(now) = state.rare().now.clone() {
+            drop(state);
+            return now.with_data(call);
+        }
+        match &state.rare().data {
             Some(data) => call(data.locate()?.at(), false),
             None => call(self.locate_locked(&state)?.at(), state.upper_ino != 0),
         }
@@ -316,14 +263,18 @@ impl Inode {
 
     /// Where a non-directory's metadata is.
     pub fn locate_locked(&self, state: &State) -> Result<Located> {
-        if let Some(fd) = &state.orphan {
+        if state.rare().now.is_some() {
+            // What is left is a lower file, which is not to be changed or linked to.
+            return Err(Error::Stale);
+        }
+        if let Some(fd) = &state.rare().orphan {
             return Ok(Located::Fd(fd.clone()));
         }
         if self.stack.is_direct() {
             return locate_direct(state);
         }
         if state.upper_ino == 0 {
-            return state.lower.as_ref().ok_or(Error::Stale)?.locate();
+            return state.lower().ok_or(Error::Stale)?.locate();
         }
         if let Some(name) = state.names.iter().find(|name| name.in_upper) {
             let dir = name
@@ -332,14 +283,14 @@ impl Inode {
                 .ok_or(Error::Bug("an upper name in a directory without upper part"))?;
             return Ok(Located::Named(dir.fd().call("openat2")?, name.name.clone()));
         }
-        let index = state.index.as_ref().ok_or(Error::Stale)?;
+        let index = state.rare().index.as_ref().ok_or(Error::Stale)?;
         let dir = self.stack.writable()?.workdir.index().ok_or(Error::Stale)?;
         Ok(Located::Named(dir, index.clone()))
     }
 
     /// What `name` in this directory has to do with grafts.
     pub fn point(&self, name: &OsStr) -> Option<Point> {
-        self.state.read().points.as_ref()?.get(name).cloned()
+        self.state.read().rare().points.as_ref()?.get(name).cloned()
     }
 
     /// Whether `name` in this directory leads to the graft `root`.
@@ -357,6 +308,11 @@ impl Inode {
         self.state.read().names.first().cloned()
     }
 
+    /// Notes that it is open. Returns whether it never was before.
+    pub fn note_opened(&self) -> bool {
+        !self.opened.swap(true, Ordering::Relaxed)
+    }
+
     /// Notes that the kernel keeps attributes, and returns whether it may already.
     pub fn note_attributes_cached(&self, cached: bool) -> bool {
         self.attributes_cached.swap(cached, Ordering::Relaxed)
@@ -365,7 +321,7 @@ impl Inode {
 
 /// Others may have given the names to other objects: the one that still leads here is the way.
 fn locate_direct(state: &State) -> Result<Located> {
-    for name in &state.names {
+    for name in state.names.iter() {
         let Some(dir) = name.parent.upper_dir() else { continue };
         let Ok(dir) = dir.fd() else { continue };
         let fd = match open::path(At::new(dir.as_fd(), &name.name)) {
@@ -383,34 +339,13 @@ fn locate_direct(state: &State) -> Result<Located> {
 impl Drop for Inode {
     fn drop(&mut self) {
         // In a loop: a directory may be the last thing in its parent, thousands of times over.
-        let mut held: Vec<Arc<Inode>> =
-            self.state.get_mut().names.drain(..).map(|name| name.parent).collect();
+        let parents =
+            |state: &mut State| std::mem::take(&mut state.names).into_iter().map(|name| name.parent);
+        let mut held: Vec<Arc<Inode>> = parents(self.state.get_mut()).collect();
         while let Some(mut dir) = held.pop() {
             if let Some(dir) = Arc::get_mut(&mut dir) {
-                held.extend(dir.state.get_mut().names.drain(..).map(|name| name.parent));
+                held.extend(parents(dir.state.get_mut()));
             }
         }
-    }
-}
-
-impl State {
-    /// Whether it is known under this name.
-    pub fn has_name(&self, parent: &Inode, name: &OsStr) -> bool {
-        self.position(parent, name).is_some()
-    }
-
-    /// Where this name is in `names`.
-    pub fn position(&self, parent: &Inode, name: &OsStr) -> Option<usize> {
-        self.names.iter().position(|known| known.is(parent, name))
-    }
-
-    /// What is known of `name` in `parent`.
-    pub fn name(&self, parent: &Inode, name: &OsStr) -> Option<&Name> {
-        self.names.iter().find(|known| known.is(parent, name))
-    }
-
-    /// As `name`, to be changed.
-    pub fn name_mut(&mut self, parent: &Inode, name: &OsStr) -> Option<&mut Name> {
-        self.names.iter_mut().find(|known| known.is(parent, name))
     }
 }

@@ -1,6 +1,8 @@
 //! Inodes by number, with the kernel's lookup counts; all memory of one is given back when the kernel forgets it.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -12,7 +14,31 @@ use crate::sync::{LevelMutex, level};
 const SHARDS: usize = 64;
 /// How many inodes must have gone before it is worth looking for memory to give back.
 const MANY: usize = 8192;
-type Shard = LevelMutex<HashMap<Ino, Arc<Inode>>, { level::STORE }>;
+type Shard = LevelMutex<HashSet<Known>, { level::STORE }>;
+
+/// An inode under its own number, which is kept once.
+#[derive(Debug)]
+struct Known(Arc<Inode>);
+
+impl Borrow<Ino> for Known {
+    fn borrow(&self) -> &Ino {
+        &self.0.ino
+    }
+}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.ino.hash(state);
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Known) -> bool {
+        self.0.ino == other.0.ino
+    }
+}
+
+impl Eq for Known {}
 
 /// All inodes that the kernel knows.
 #[derive(Debug)]
@@ -51,7 +77,7 @@ impl Store {
 
     /// The inode that the kernel calls `ino`. Nothing if it was forgotten.
     pub fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
-        self.shard(ino).lock().get(&ino).cloned()
+        self.shard(ino).lock().get(&ino).map(|known| known.0.clone())
     }
 
     /// A number for what has none of its own, or whose own is taken.
@@ -62,7 +88,7 @@ impl Store {
     /// One more lookup of the inode with this number, if it is known.
     pub fn refer(&self, ino: Ino) -> Option<InodeRef<'_>> {
         let shard = self.shard(ino).lock();
-        let inode = shard.get(&ino)?.clone();
+        let inode = shard.get(&ino)?.0.clone();
         inode.lookups.fetch_add(1, Ordering::Relaxed);
         Some(InodeRef { store: self, inode: Some(inode) })
     }
@@ -71,13 +97,13 @@ impl Store {
     /// new one back.
     pub fn insert(&self, inode: Arc<Inode>) -> Result<InodeRef<'_>, (InodeRef<'_>, Arc<Inode>)> {
         let mut shard = self.shard(inode.ino).lock();
-        if let Some(known) = shard.get(&inode.ino) {
+        if let Some(Known(known)) = shard.get(&inode.ino) {
             known.lookups.fetch_add(1, Ordering::Relaxed);
             let known = InodeRef { store: self, inode: Some(known.clone()) };
             return Err((known, inode));
         }
         inode.lookups.fetch_add(1, Ordering::Relaxed);
-        shard.insert(inode.ino, inode.clone());
+        shard.insert(Known(inode.clone()));
         self.most.fetch_max(self.known.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         Ok(InodeRef { store: self, inode: Some(inode) })
     }
@@ -135,13 +161,13 @@ impl Store {
     fn take_back(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
         // Returned, so that it goes outside the shard's lock: it may close descriptors and free a chain of parents.
         let mut shard = self.shard(ino).lock();
-        let inode = shard.get(&ino)?;
+        let inode = &shard.get(&ino)?.0;
         let before = inode.lookups.fetch_sub(count, Ordering::Relaxed);
         debug_assert!(before >= count, "the kernel forgets {count} of {before} lookups of {ino:?}");
         if before > count || ino == Ino::ROOT {
             return None;
         }
-        let gone = shard.remove(&ino);
+        let gone = shard.take(&ino).map(|known| known.0);
         self.known.fetch_sub(1, Ordering::Relaxed);
         if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
             shard.shrink_to_fit();
@@ -162,7 +188,7 @@ impl Store {
     pub fn each(&self, mut look: impl FnMut(&Arc<Inode>)) {
         for shard in &self.shards {
             // Copied, so that `look` may take locks of any level.
-            let known: Vec<Arc<Inode>> = shard.lock().values().cloned().collect();
+            let known: Vec<Arc<Inode>> = shard.lock().iter().map(|known| known.0.clone()).collect();
             known.iter().for_each(&mut look);
         }
     }
@@ -178,8 +204,11 @@ impl Store {
     }
 }
 
+/// What `inode` holds: the directories of its names, and the inode that it gave them to.
 fn parents(inode: &Inode) -> Vec<Arc<Inode>> {
-    inode.state.read().names.iter().map(|name| name.parent.clone()).collect()
+    let state = inode.state.read();
+    let parents = state.names.iter().map(|name| name.parent.clone());
+    parents.chain(state.rare().now.clone()).collect()
 }
 
 impl InodeRef<'_> {

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 
 use super::probe::Place;
 use super::real_dir::{Fact, RealDir};
-use super::stack::{Device, Found, Layer, Shared, Stack, Terms};
+use super::stack::{Found, Shared, Stack, Terms};
+use super::tree::{Device, Layer};
 use crate::error::{Context, Error, Result};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
@@ -51,17 +52,11 @@ impl Stack {
         let passes = !inside.may_hang && !stat::is_fuse(root.as_fd()).call("fstatfs")?;
         let has_mounts = inside.some || stat::has_subvolumes(root.as_fd()).call("fstatfs")?;
         let readable = open::path(At::fd(root.as_fd())).call("fcntl")?;
-        let part = shared.numbers.take();
+        // Nobody asks for the uuid: there are no origins.
+        let device = Device { part: shared.numbers.take(), readable, uuid: [0; 16], may_hang };
         let root = RealDir::root(LayerId::UPPER, root, shared.pool.clone());
         root.note(Fact::NoWhiteoutFiles, true);
-        let layer = Layer {
-            root,
-            device: facts.dev,
-            uuid: [0; 16],
-            fenced: read_only,
-            may_hang,
-            path: path.to_owned(),
-        };
+        let layer = Layer { root, device: facts.dev, fenced: read_only, path: path.to_owned() };
         Ok(Stack {
             upper_layer: Some(layer),
             lowers: Vec::new(),
@@ -79,7 +74,7 @@ impl Stack {
             index: false,
             terms,
             pool: shared.pool.clone(),
-            devices: HashMap::from([(facts.dev, Device { part, readable })]),
+            devices: HashMap::from([(facts.dev, device)]),
             rename_gate: LevelRwLock::new(()),
         })
     }

@@ -13,12 +13,14 @@ pub mod override_stat;
 pub mod probe;
 pub mod real_dir;
 pub mod stack;
+pub mod tree;
 pub mod upper;
 pub mod workdir;
 
-pub use names::{LowerNames, Parts};
+pub use names::{Learning, LowerNames, Parts};
 pub use probe::Place;
 pub use real_dir::{DirPool, RealDir};
-pub use stack::{Kept, Layer, Shared, Stack, Terms};
+pub use stack::{Kept, Shared, Stack, Terms};
+pub use tree::Layer;
 pub use upper::Upper;
 pub use workdir::Workdir;

@@ -1,59 +1,56 @@
-//! Which of a directory's lower layers first says anything about a name. Lower layers do not change, so what was learnt by
-//! one listing holds as long as the directory is known, and a name that no layer has costs no system call.
+//! Which of a directory's lower layers say anything about a name. Lower layers do not change, so what was learnt by one
+//! listing holds as long as the directory is known, and a layer that does not have a name is not asked for it.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, LazyLock};
 
 use super::real_dir::RealDir;
 
-/// Names are told apart by a hash that nobody outside can foresee. Two names with one hash share the higher layer: the
-/// one below is found all the same, by asking.
+/// Names are told apart by a hash that nobody outside can foresee. Two names with one hash share their layers: one that
+/// does not have the name says so when it is asked.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// A position among the lower layers takes the low bits, the hash of the name the others.
+const POSITION: u64 = 0xffff;
 
 /// The names of a directory's lower layers.
 #[derive(Debug, Default)]
 pub struct LowerNames {
-    first: HashMap<u64, u16, BuildHasherDefault<AsItIs>>,
+    /// One word for each name in each layer, in order.
+    said: Box<[u64]>,
 }
 
-/// A hash is its own hash.
+/// Hears the names of one layer after the other.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-            self.0 ^= u64::from_ne_bytes(word);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
+pub struct Learning(Vec<u64>);
 
 fn hash(name: &OsStr) -> u64 {
-    HASHER.hash_one(name.as_bytes())
+    HASHER.hash_one(name.as_bytes()) & !POSITION
+}
+
+impl Learning {
+    /// Notes that the lower layer at `position` says something about `name`: has it, or hides it.
+    pub fn add(&mut self, position: u16, name: &OsStr) {
+        self.0.push(hash(name) | u64::from(position));
+    }
+
+    /// All that was heard.
+    pub fn finish(mut self) -> LowerNames {
+        self.0.sort_unstable();
+        self.0.dedup();
+        LowerNames { said: self.0.into() }
+    }
 }
 
 impl LowerNames {
-    /// Notes that the lower layer at `position` says something about `name`: has it, or hides it. Heard topmost first.
-    pub fn add(&mut self, position: usize, name: &OsStr) {
-        self.first.entry(hash(name)).or_insert(u16::try_from(position).unwrap_or(0));
-    }
-
-    /// The position of the first lower layer that may say anything about `name`; nothing if none does.
-    pub fn first(&self, name: &OsStr) -> Option<usize> {
-        self.first.get(&hash(name)).map(|&position| usize::from(position))
+    /// The position of the first lower layer, from `position` on, that may say anything about `name`; nothing if none does.
+    pub fn next(&self, position: usize, name: &OsStr) -> Option<usize> {
+        let hash = hash(name);
+        let wanted = hash | u64::try_from(position).ok().filter(|&position| position <= POSITION)?;
+        let found = *self.said.get(self.said.partition_point(|&said| said < wanted))?;
+        (found & !POSITION == hash).then_some((found & POSITION) as usize)
     }
 }
 
@@ -98,7 +95,7 @@ impl<'a> Walk<'a> {
             }
         }
         if let Some(names) = self.parts.names {
-            self.position = self.position.max(names.first(name)?);
+            self.position = names.next(self.position, name)?;
         }
         let dir = self.parts.lowers.get(self.position)?;
         self.position += 1;
@@ -111,13 +108,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_layer_that_says_something_counts() {
-        let mut names = LowerNames::default();
-        names.add(1, OsStr::new("a"));
-        names.add(3, OsStr::new("b"));
-        names.add(4, OsStr::new("a"));
-        assert_eq!(names.first(OsStr::new("a")), Some(1));
-        assert_eq!(names.first(OsStr::new("b")), Some(3));
-        assert_eq!(names.first(OsStr::new("c")), None);
+    fn layers_that_say_something_are_found_from_the_top_down() {
+        let mut heard = Learning::default();
+        for (position, name) in [(1, "a"), (3, "b"), (4, "a"), (4, "a")] {
+            heard.add(position, OsStr::new(name));
+        }
+        let names = heard.finish();
+        let all = |name: &str| {
+            let next = |&at: &usize| names.next(at + 1, OsStr::new(name));
+            std::iter::successors(names.next(0, OsStr::new(name)), next).collect::<Vec<_>>()
+        };
+        assert_eq!(all("a"), [1, 4]);
+        assert_eq!(all("b"), [3]);
+        assert_eq!(all("c"), [] as [usize; 0]);
+        assert_eq!(names.next(usize::MAX, OsStr::new("a")), None);
     }
 }

@@ -190,7 +190,8 @@ fn read_redirect(
 pub struct Walked {
     /// What is at the path's end.
     pub answer: Answer,
-    /// A directory on the way was opaque, a whiteout or no directory: the layers below have no say.
+    /// A directory on the way was opaque, a whiteout or no directory: the layers below have no say. Unless what comes
+    /// after an opaque one says where they keep it, by a path from the root.
     pub ends: bool,
     /// A directory on the way sends the layers below elsewhere.
     pub redirect: Option<OsString>,
@@ -202,20 +203,24 @@ pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<W
     let mut dir = root.clone();
     let mut walked = Walked { answer: Answer::nothing(Probe::Absent), ends: false, redirect: None };
     let components: Vec<&OsStr> = path.as_bytes().split(|&b| b == b'/').map(OsStr::from_bytes).collect();
+    // Where the layers below keep the directory that was come to.
+    let mut below = OsString::new();
     for (i, component) in components.iter().enumerate() {
         let answer = name(namespace, &dir, component, false)?;
         if i + 1 == components.len() {
+            walked.ends &= !leads_from_root(&answer.probe);
             walked.answer = answer;
             break;
         }
+        let from_root = leads_from_root(&answer.probe);
         match (answer.probe, answer.place) {
             (Probe::Dir { opaque, redirect }, Some(place)) => {
-                walked.ends |= opaque;
-                if let Some(redirect) = redirect {
-                    let before = join(components.get(..i).unwrap_or_default());
-                    walked.redirect =
-                        Some(redirect.within(&before, &join(components.get(i + 1..).unwrap_or_default())));
-                }
+                walked.ends = opaque || (walked.ends && !from_root);
+                let after = join(components.get(i + 1..).unwrap_or_default());
+                let redirected = redirect.is_some() || walked.redirect.is_some();
+                let step = redirect.unwrap_or_else(|| Redirect::Sibling(component.into()));
+                walked.redirect = redirected.then(|| step.within(&below, &after));
+                below = step.within(&below, OsStr::new(""));
                 dir = dir.child(component);
                 dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
             }
@@ -231,6 +236,16 @@ pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<W
         }
     }
     Ok(walked)
+}
+
+/// Whether the layers below are told by a path from the root where they keep it. Source: kernel `ovl_check_redirect`.
+fn leads_from_root(probe: &Probe) -> bool {
+    match probe {
+        Probe::Dir { opaque: false, redirect } | Probe::File { metacopy: Some(redirect) } => {
+            matches!(redirect, Some(Redirect::FromRoot(_)))
+        }
+        _ => false,
+    }
 }
 
 fn join(components: &[&OsStr]) -> OsString {

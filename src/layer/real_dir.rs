@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use nix::Result;
@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use crate::merge::LayerId;
 use crate::sys::stat::stat;
-use crate::sys::{At, open};
+use crate::sys::{At, dir, open};
 
 /// A way that is longer leads in a circle: somebody else moved a directory into itself, as far as is known here.
 const DEEPEST: usize = 1 << 20;
@@ -30,6 +30,8 @@ pub enum Fact {
     NoWhiteoutFiles = 2,
     /// It has the `impure` mark: children may have an origin.
     Impure = 4,
+    /// What is made in it gets owner, group and mode from its maker alone: no set-group-id bit, no default ACL.
+    NothingToInherit = 8,
 }
 
 /// A directory of a layer.
@@ -43,6 +45,8 @@ pub struct RealDir {
     /// Never closed: a root, or a directory whose name is gone.
     pinned: AtomicBool,
     facts: AtomicU8,
+    /// How large its filesystem said that it is, when it was found.
+    bytes: AtomicU32,
     /// Its inode number, in a tree that others change: what has its name may be another directory by now. Zero: nobody else
     /// moves it.
     ino: u64,
@@ -71,6 +75,7 @@ impl RealDir {
             used: AtomicBool::new(true),
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(0),
+            bytes: AtomicU32::new(0),
             ino: 0,
             pooled: false,
             changing: Mutex::new(()),
@@ -87,6 +92,7 @@ impl RealDir {
             used: AtomicBool::new(true),
             pinned: AtomicBool::new(true),
             facts: AtomicU8::new(Fact::NoWhiteoutFiles as u8),
+            bytes: AtomicU32::new(0),
             ino: 0,
             pooled: true,
             changing: Mutex::new(()),
@@ -110,6 +116,7 @@ impl RealDir {
             used: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             facts: AtomicU8::new(0),
+            bytes: AtomicU32::new(0),
             ino,
             pooled: true,
             changing: Mutex::new(()),
@@ -145,6 +152,32 @@ impl RealDir {
         } else {
             self.facts.fetch_and(!(fact as u8), Ordering::Relaxed);
         }
+    }
+
+    /// Notes how many bytes its filesystem says that it has.
+    pub fn note_bytes(&self, bytes: u64) {
+        self.bytes.store(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// How many bytes its filesystem said that it has, when it was found; zero if nobody looked.
+    pub fn bytes(&self) -> u32 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// A descriptor for reading its names, leaving its time of access as it is if `quiet`. Errors: as of `fd`.
+    pub fn readable(self: &Arc<RealDir>, quiet: bool) -> Result<OwnedFd> {
+        // Most directories of a deep stack are listed once, and nothing is asked for in them afterwards.
+        let nobody_moves_it = self.ino == 0 && !self.layer.is_upper();
+        if nobody_moves_it && self.open.read().is_none() {
+            let (parent, name) = {
+                let place = self.place.read();
+                (place.parent.clone(), place.name.clone())
+            };
+            if let Some(parent) = parent {
+                return dir::open(At::new(parent.fd()?.as_fd(), &name), quiet);
+            }
+        }
+        dir::open(At::new(self.fd()?.as_fd(), OsStr::new(".")), quiet)
     }
 
     /// An `O_PATH` descriptor. Errors: whatever opening it again meets.

@@ -1,9 +1,9 @@
 //! A stack: an optional upper layer over ordered lower ones. The mount's root is the first; a graft is another.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 
 use super::direct::Direct;
 use super::names::Parts;
-use super::numbers::{Numbers, Part};
+use super::numbers::Numbers;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
-use super::upper::{self, Upper};
+use super::tree::{Device, Layer, open_layer};
+use super::upper::Upper;
 use super::workdir::Use;
 use crate::config::{Config, FsyncMode, IdMaps, RedirectDir, XattrPermissions, Xino};
 use crate::error::{Context, Error, Result};
@@ -27,33 +28,7 @@ use crate::merge::origin::Origin;
 use crate::merge::resolve::{Outcome, Policy, Probe, Resolver, Step, Target};
 use crate::merge::{LayerId, ino};
 use crate::sync::{LevelRwLock, level};
-use crate::sys::{At, cred, handle, open, stat};
-
-/// One opened tree.
-#[derive(Debug)]
-pub struct Layer {
-    /// Its root directory.
-    pub root: Arc<RealDir>,
-    /// The device that `stat` shows for it.
-    pub(super) device: u64,
-    /// Filesystem uuid, as origins name it.
-    pub(super) uuid: [u8; 16],
-    /// It is reached through a read-only mount of its own.
-    pub(super) fenced: bool,
-    /// Its filesystem may not answer.
-    pub(super) may_hang: bool,
-    /// The path it was opened at, for messages.
-    pub path: std::path::PathBuf,
-}
-
-/// A device that layers are on.
-#[derive(Debug)]
-pub(super) struct Device {
-    /// Its place in the shared number space.
-    pub(super) part: Part,
-    /// Open for reading: handles are opened through it.
-    pub(super) readable: OwnedFd,
-}
+use crate::sys::{At, cred, handle, stat};
 
 /// What the stacks of one mount have in common.
 #[derive(Debug, Clone)]
@@ -178,8 +153,7 @@ impl Stack {
             devices,
             rename_gate: LevelRwLock::new(()),
         };
-        let may_hang = stack.layers().any(|layer| layer.may_hang);
-        stack.may_hang = may_hang;
+        stack.may_hang = stack.devices.values().any(|device| device.may_hang);
         stack.open_index(config)?;
         Ok(stack)
     }
@@ -189,7 +163,8 @@ impl Stack {
         let (Some(upper), Some(dirs), true) = (&mut self.upper, &config.upper, config.marks.index) else {
             return Ok(());
         };
-        for layer in &self.lowers {
+        let mut asked = HashSet::new();
+        for layer in self.lowers.iter().filter(|layer| asked.insert(layer.device)) {
             let fd = layer.root.fd().call("open")?;
             if handle::name_to_handle(At::fd(fd.as_fd())).is_err() {
                 tracing::info!("no index: the filesystem of {:?} has no file handles", layer.path);
@@ -259,10 +234,6 @@ impl Stack {
         self.upper_layer.iter().chain(&self.lowers).map(|layer| &layer.root)
     }
 
-    fn layers(&self) -> impl Iterator<Item = &Layer> {
-        self.upper_layer.iter().chain(&self.lowers).chain(&self.data_only)
-    }
-
     /// The layer with this place.
     pub fn layer(&self, id: LayerId) -> Option<&Layer> {
         if id.is_upper() {
@@ -330,6 +301,7 @@ impl Stack {
             return place.dir.child_that_is(&place.name, place.stat.ino);
         }
         let dir = place.dir.child(&place.name);
+        dir.note_bytes(place.stat.size);
         dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
         dir.note(Fact::Impure, place.impure);
         dir
@@ -348,6 +320,10 @@ impl Stack {
         ino::pack(if self.pack_devices { index } else { 0 }, ino)
     }
 
+    fn device_of(&self, layer: &Layer) -> Option<&Device> {
+        self.devices.get(&layer.device)
+    }
+
     /// The device of a layer.
     pub fn device(&self, id: LayerId) -> u64 {
         self.layer(id).map_or(0, |layer| layer.device)
@@ -361,7 +337,7 @@ impl Stack {
     /// The origin mark of the lower object at `at` in layer `id`; nothing where its filesystem has no handles.
     pub fn origin_of(&self, id: LayerId, at: At<'_>) -> Option<Origin> {
         let (kind, bytes) = handle::name_to_handle(at).ok()?;
-        let uuid = self.layer(id)?.uuid;
+        let uuid = self.device_of(self.layer(id)?)?.uuid;
         Some(Origin { uuid, handle_type: u8::try_from(kind).ok()?, handle: bytes })
     }
 
@@ -369,12 +345,14 @@ impl Stack {
     pub fn find_origin(&self, origin: &Origin) -> Option<(u64, u64, Option<u32>)> {
         let mut seen = Vec::new();
         let mut refused = false;
-        for layer in self.lowers.iter().filter(|layer| layer.uuid == origin.uuid) {
+        let same_filesystem =
+            |layer: &&Layer| self.device_of(layer).is_some_and(|device| device.uuid == origin.uuid);
+        for layer in self.lowers.iter().filter(same_filesystem) {
             if seen.contains(&layer.device) {
                 continue;
             }
             seen.push(layer.device);
-            let Some(Device { readable, .. }) = self.devices.get(&layer.device) else { continue };
+            let Some(Device { readable, .. }) = self.device_of(layer) else { continue };
             let opened =
                 handle::open_by_handle(readable.as_fd(), i32::from(origin.handle_type), &origin.handle);
             match opened {
@@ -460,40 +438,4 @@ fn feed(resolver: &mut Resolver<Place>, layer: LayerId, answer: Answer) -> Step 
         (Probe::Whiteout, None) => Step::Stop,
         (_, None) => Step::Continue,
     }
-}
-
-fn open_layer(
-    id: LayerId,
-    path: &Path,
-    role: &str,
-    writable: bool,
-    shared: &Shared,
-    devices: &mut HashMap<u64, Device>,
-) -> Result<Layer> {
-    let refused = |what: &str, errno: nix::errno::Errno| {
-        Error::Setup(format!("{role} {path:?} {what}: {}", errno.desc()))
-    };
-    // A lower layer is reached through a read-only mount of its own where that is allowed: a second fence.
-    let clone = if writable { None } else { open::clone(path, false, true).ok() };
-    let fenced = clone.is_some();
-    let fd = match clone {
-        Some(fd) => fd,
-        None => open::root(path).map_err(|e| refused("cannot be opened", e))?,
-    };
-    let stat = stat::stat(At::fd(fd.as_fd())).map_err(|e| refused("cannot be opened", e))?;
-    if stat.kind != FileKind::Dir {
-        return Err(refused("cannot be used", nix::errno::Errno::ENOTDIR));
-    }
-    let readable = upper::readable(fd.as_fd()).map_err(|e| refused("cannot be read", e))?;
-    let uuid = handle::filesystem_uuid(readable.as_fd());
-    let may_hang = stat::may_hang(readable.as_fd()).map_err(|e| refused("cannot be read", e))?;
-    devices.entry(stat.dev).or_insert_with(|| Device { part: shared.numbers.take(), readable });
-    Ok(Layer {
-        root: RealDir::root(id, fd, shared.pool.clone()),
-        device: stat.dev,
-        uuid,
-        fenced,
-        may_hang,
-        path: path.to_owned(),
-    })
 }

@@ -41,6 +41,8 @@ pub struct Upper {
     pub abilities: Abilities,
     /// Where marks are written and read.
     pub namespace: Namespace,
+    /// Owner and group of what the daemon makes in the workdir.
+    pub maker: (u32, u32),
     how: Use,
     _lock: nix::fcntl::Flock<OwnedFd>,
 }
@@ -59,9 +61,10 @@ impl Upper {
         let workdir = Workdir::open(&upper.work, how)?;
         if how == Use::ReadOnly {
             let namespace = Namespace::of_reader(marks.userxattr, cred::may_administer());
-            return Ok(Upper { workdir, abilities: Abilities::default(), namespace, how, _lock: lock });
+            let (abilities, maker) = (Abilities::default(), (0, 0));
+            return Ok(Upper { workdir, abilities, namespace, maker, how, _lock: lock });
         }
-        let (namespace, abilities) = match try_out(&workdir, &upper.dir, marks) {
+        let (namespace, abilities, maker) = match try_out(&workdir, &upper.dir, marks) {
             Ok(tried) => tried,
             Err(error) => {
                 // Nothing has come of it, so nothing shall tell of it.
@@ -69,7 +72,7 @@ impl Upper {
                 return Err(error);
             }
         };
-        Ok(Upper { workdir, abilities, namespace, how, _lock: lock })
+        Ok(Upper { workdir, abilities, namespace, maker, how, _lock: lock })
     }
 
     /// Whether nothing is ever written here.
@@ -211,9 +214,11 @@ fn move_dir(from: At<'_>, to: At<'_>, flags: RenameFlags) -> nix::Result<()> {
     attr::with_owner_writing(At::fd(moved.as_fd()), || name::rename(from, to, flags))?
 }
 
-fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<(Namespace, Abilities)> {
+type Tried = (Namespace, Abilities, (u32, u32));
+
+fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<Tried> {
     let probe = Probe::new(workdir, upper)?;
-    Ok((probe.namespace(marks.userxattr)?, probe.abilities()))
+    Ok((probe.namespace(marks.userxattr)?, probe.abilities(), probe.maker()?))
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -258,6 +263,11 @@ impl<'a> Probe<'a> {
             "upperdir {:?} is on a filesystem without extended attributes for marks: use ext4, xfs, btrfs or a newer tmpfs",
             self.upper
         )))
+    }
+
+    fn maker(&self) -> Result<(u32, u32)> {
+        let made = stat(self.temp.at()).call("statx")?;
+        Ok((made.uid, made.gid))
     }
 
     fn can_set(&self, attribute: &CStr) -> bool {

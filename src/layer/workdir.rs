@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::merge::listing::FileKind;
 use crate::sys::stat::stat;
-use crate::sys::{At, copy, dir, name, open};
+use crate::sys::{At, copy, dir, name, open, xattr};
 
 /// The prepared objects of one upper layer.
 #[derive(Debug)]
@@ -235,6 +235,11 @@ fn make_dir(root: BorrowedFd<'_>, which: &str, path: &Path) -> Result<OwnedFd> {
     // The kernel makes it mode 0. An unprivileged daemon could not enter that, and a privileged one does not mind.
     let mode = if crate::sys::cred::may_administer() { 0 } else { 0o700 };
     crate::sys::attr::chmod(At::fd(made.as_fd()), mode).map_err(|e| setup(path, "cannot be written", e))?;
+    // What is made here must not inherit what the workdir itself would hand down. Source: kernel `ovl_workdir_create`.
+    match xattr::remove(At::fd(made.as_fd()), c"system.posix_acl_default") {
+        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+        Err(errno) => return Err(setup(path, "has a default ACL that cannot be removed", errno)),
+    }
     Ok(made)
 }
 

@@ -1,6 +1,5 @@
 //! Attributes: what `stat` shows, and changing owner, mode, times and size.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::graft::Cache;
 use crate::inode::{Fh, Ino, Inode};
+use crate::layer::real_dir::Fact;
 use crate::layer::{Stack, override_stat};
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
@@ -93,7 +93,15 @@ const MUCH_BYTES: u64 = 4 << 20;
 impl Overlay {
     /// What `stat` shows of `ino`.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
-        self.attr_of(&self.inode(ino)?)
+        self.attr_known_as(ino, &self.inode(ino)?)
+    }
+
+    /// What `stat` shows of `inode`, which the kernel asked for as `ino`.
+    fn attr_known_as(&self, ino: Ino, inode: &Arc<Inode>) -> Result<Attr> {
+        let attr = self.attr_of(inode)?;
+        // Of what changes about another inode the kernel tells nobody.
+        let lifetime = if ino == inode.ino { attr.lifetime } else { Lifetime::None };
+        Ok(Attr { lifetime, ..attr })
     }
 
     /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot
@@ -102,47 +110,14 @@ impl Overlay {
         let Some(inode) = self.store.get(ino).filter(|inode| inode.kind == FileKind::Regular) else {
             return false;
         };
-        let waits = {
-            let state = inode.state.read();
-            state.upper_ino == 0 || state.data.is_some()
-        };
+        let waits = !inode.state.read().has_upper_data();
         let size = || inode.with_data(|at, _| stat(at).call("statx"));
         waits && inode.stack.is_writable() && size().is_ok_and(|stat| stat.size > MUCH_BYTES)
     }
 
-    /// As `copies_much`, for a move of `name` in `parent` or a rename over it.
-    pub fn moving_copies_much(&self, parent: Ino, name: &OsStr) -> bool {
-        self.lower_child(parent, name).is_some_and(|found| found.size > MUCH_BYTES)
-    }
-
-    /// As `copies_much`, for the removal of `name` in `parent`: a hard link gets an index entry first.
-    pub fn removal_copies_much(&self, parent: Ino, name: &OsStr) -> bool {
-        let indexes = || self.stack.indexes(FileKind::Regular);
-        indexes()
-            && self.lower_child(parent, name).is_some_and(|found| found.nlink > 1 && found.size > MUCH_BYTES)
-    }
-
-    /// The lower file under `name` whose data a change of its metadata would copy up, by the names alone: a mark that says
-    /// otherwise only makes a thread that was not needed.
-    fn lower_child(&self, parent: Ino, name: &OsStr) -> Option<Stat> {
-        if self.copy_up.leaves_data() {
-            return None;
-        }
-        let dir = self.store.get(parent).filter(|dir| !dir.lower_dirs().is_empty())?;
-        if !dir.stack.is_writable() {
-            return None;
-        }
-        for real in dir.real_dirs() {
-            let found = real.fd().and_then(|fd| stat(At::new(fd.as_fd(), name)));
-            match found {
-                Ok(found) => {
-                    return (!real.layer().is_upper() && found.kind == FileKind::Regular).then_some(found);
-                }
-                Err(Errno::ENOENT) => {}
-                Err(_) => return None,
-            }
-        }
-        None
+    /// As `copies_much`, for a change that leaves the data alone.
+    pub(super) fn metadata_copies_much(&self, inode: &Inode) -> bool {
+        !self.copy_up.leaves_data() && self.copies_much(inode.ino)
     }
 
     pub(super) fn attr_of(&self, inode: &Arc<Inode>) -> Result<Attr> {
@@ -167,10 +142,10 @@ impl Overlay {
                 stat.nlink = 1;
             }
         }
-        if let Some(nlink) = state.nlink {
+        if let Some(nlink) = state.rare().nlink {
             stat.nlink = nlink;
         }
-        if let Some(data) = &state.data {
+        if let Some(data) = &state.rare().data {
             // Data that is nowhere is an error when it is read, as in the kernel.
             if let Ok(located) = data.locate() {
                 stat.blocks = crate::sys::stat::stat(located.at()).call("statx")?.blocks;
@@ -182,8 +157,11 @@ impl Overlay {
 
     /// How long the kernel may believe attributes of `inode` that it is about to be told.
     pub(super) fn lifetime(&self, inode: &Inode) -> Lifetime {
-        let opens = inode.state.read().opens;
-        let moving = opens.maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
+        let (opens, maybe_mapped) = {
+            let state = inode.state.read();
+            (state.rare().opens, state.maybe_mapped)
+        };
+        let moving = maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
         inode.note_attributes_cached(!moving);
         if moving { Lifetime::None } else { Lifetime::of(&inode.stack) }
     }
@@ -192,25 +170,42 @@ impl Overlay {
     /// with the calls one by one.
     pub fn setattr(&self, caller: Caller, ino: Ino, change: SetAttr) -> Result<Attr> {
         let inode = self.inode(ino)?;
+        // The answer tells the kernel what they are now, so nobody else need say that they have changed.
+        let cached = inode.note_attributes_cached(false);
+        let changed = self.change(caller, ino, &inode, change);
+        if cached && changed.is_err() {
+            inode.note_attributes_cached(true);
+            self.copy_up.changed(&inode);
+        }
+        changed
+    }
+
+    fn change(&self, caller: Caller, ino: Ino, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
         let need = match change.size {
             None => Need::Metadata,
-            Some(0) => Need::Truncated,
+            Some(0) => Need::Truncated { keeps_set_id: caller.uid == 0 },
             Some(_) => Need::Data,
         };
-        let made = self.copy_up.ensure_open(&inode, need)?;
-        if let Some(size) = change.size {
-            self.truncate(caller, &inode, size, change.fh, made)?;
+        let made = self.copy_up.ensure_open(inode, need)?;
+        if change.size.is_some() {
+            self.let_write(inode)?;
+        }
+        match (change.size, made) {
+            // It was cut off when it came up.
+            (Some(0), Some(_)) => {}
+            (Some(size), made) => self.truncate(caller, inode, size, change.fh, made)?,
+            (None, _) => {}
         }
         let ids = &inode.stack.terms.ids;
         let uid = change.uid.map(|uid| disk_uid(ids, uid)).transpose()?;
         let gid = change.gid.map(|gid| disk_gid(ids, gid)).transpose()?;
         // An ordinary writer whose bytes pass the daemon by would leave set-id bits on what it writes: it is as if it
         // wrote right after this change.
-        let opens = inode.state.read().opens;
+        let opens = inode.state.read().rare().opens;
         let unsafe_writer = opens.passthrough > 0 && opens.keeps_set_id && opens.plain_writers > 0;
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         let permissions = inode.stack.terms.permissions;
-        inode.with(|at| {
+        let changed = inode.with(|at| {
             let times = (change.atime, change.mtime);
             if uid.is_some() || gid.is_some() {
                 chown(permissions, at, uid, gid)?;
@@ -227,8 +222,12 @@ impl Overlay {
                 attr::utimens(at, times.0, times.1).call("utimensat")?;
             }
             Ok(())
-        })?;
-        self.attr_of(&inode)
+        });
+        if let Some(dir) = inode.upper_dir() {
+            dir.note(Fact::NothingToInherit, false);
+        }
+        changed?;
+        self.attr_known_as(ino, inode)
     }
 
     fn truncate(
@@ -248,7 +247,7 @@ impl Overlay {
             let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
             done.call("ftruncate")
         };
-        // The data below may be hidden by now, so no other descriptor may be missing.
+        // It came up for this, so no other descriptor may be missing.
         if let Some(made) = made {
             return cut(made.as_fd());
         }

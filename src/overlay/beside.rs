@@ -10,7 +10,7 @@ use super::lookup::Entry;
 use crate::error::Result;
 use crate::graft::{Shadow, Spec};
 use crate::inode::listing::Entry as Listed;
-use crate::inode::node::Beside;
+use crate::inode::state::Beside;
 use crate::inode::{Inode, Root};
 
 impl Overlay {
@@ -22,13 +22,13 @@ impl Overlay {
         }
         self.store.hold(covered);
         let beside = Beside { dir: covered.clone(), over: spec.shadow == Shadow::Over };
-        root.state.write().beside = Some(Box::new(beside));
+        root.state.write().rare_mut().beside = Some(Box::new(beside));
     }
 
     /// The directory is shown no more; neither is what it covers.
     pub(super) fn end_beside(&self, root: &Root) {
         // Giving the hold back may look at other states: not under the lock of this one.
-        let beside = root.inode().state.write().beside.take();
+        let beside = root.inode().state.write().rare_if_any().and_then(|rare| rare.beside.take());
         if let Some(beside) = beside {
             self.forget(beside.dir.ino, 1);
         }
@@ -41,7 +41,7 @@ impl Overlay {
             Some((dir, over)) => {
                 let own = || self.found_locked(parent, name);
                 let other = || {
-                    let _names = dir.names.read_second();
+                    let _names = dir.names().read_second();
                     let found = self.lookup_locked(&dir, name)?;
                     // Somebody may make the name in the source.
                     Ok(found.map(|entry| Entry { lifetime: Lifetime::of(&parent.stack), ..entry }))
@@ -59,7 +59,7 @@ impl Overlay {
     pub(super) fn holder(&self, parent: Arc<Inode>, name: &OsStr) -> Result<Arc<Inode>> {
         let Some((dir, over)) = beside(&parent) else { return Ok(parent) };
         let has = |dir: &Arc<Inode>| {
-            let _names = dir.names.read();
+            let _names = dir.names().read();
             self.found_locked(dir, name).map(|found| found.is_some())
         };
         let from_beside = if over { has(&dir)? } else { !has(&parent)? && has(&dir)? };
@@ -69,7 +69,7 @@ impl Overlay {
     /// Whether `name` shows in `parent` because of a directory beside it.
     pub(super) fn shows_from_beside(&self, parent: &Inode, name: &OsStr) -> Result<bool> {
         let Some((dir, _)) = beside(parent) else { return Ok(false) };
-        let _names = dir.names.read();
+        let _names = dir.names().read();
         Ok(self.found_locked(&dir, name)?.is_some())
     }
 
@@ -77,7 +77,7 @@ impl Overlay {
     pub(super) fn unite(&self, inode: &Arc<Inode>, listed: &mut Vec<Listed>) -> Result<()> {
         let Some((dir, over)) = beside(inode) else { return Ok(()) };
         let others = {
-            let _names = dir.names.read_second();
+            let _names = dir.names().read_second();
             self.merged_names(&dir)?
         };
         let (mut first, second) =
@@ -91,5 +91,5 @@ impl Overlay {
 }
 
 fn beside(inode: &Inode) -> Option<(Arc<Inode>, bool)> {
-    inode.state.read().beside.as_ref().map(|beside| (beside.dir.clone(), beside.over))
+    inode.state.read().rare().beside.as_ref().map(|beside| (beside.dir.clone(), beside.over))
 }

@@ -52,9 +52,9 @@ impl Overlay {
         self.store.each(|inode| {
             if Arc::ptr_eq(&inode.stack, stack) {
                 let state = inode.state.read();
-                let opens = &state.opens;
-                seen.open |= opens.cached + opens.passthrough + state.open_dirs > 0;
-                seen.passed |= opens.was_passthrough;
+                let rare = state.rare();
+                seen.open |= !rare.opens.is_none() || rare.open_dirs > 0;
+                seen.passed |= state.was_passthrough;
                 seen.numbers.insert(inode.st_ino);
             }
         });

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
-use smallvec::SmallVec;
 
 use super::Overlay;
-use super::create::{NewNode, make_at};
+use super::create::NewNode;
+use super::prepare::make_at;
 use super::remove::keep_reachable;
 use super::rename::Place;
 use crate::error::{Context, Error, Result};
@@ -30,10 +30,10 @@ impl Overlay {
         parent: &Inode,
         name: &OsStr,
         node: NewNode<'_>,
-        opened: Option<&mut Option<OwnedFd>>,
-    ) -> Result<()> {
+        open: bool,
+    ) -> Result<Option<OwnedFd>> {
         let fd = source(parent)?.fd().call("openat2")?;
-        cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, opened)).call("mknodat")
+        cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, open)).call("mknodat")
     }
 
     /// Locks: the parent's names, for writing; the inode's gate.
@@ -49,7 +49,7 @@ impl Overlay {
     /// Locks: the names of both, for writing.
     pub(super) fn rmdir_direct(&self, parent: &Inode, name: &OsStr, inode: &Inode) -> Result<()> {
         let fd = source(parent)?.fd().call("openat2")?;
-        if inode.state.read().points.is_some() {
+        if inode.state.read().rare().points.is_some() {
             return Err(Error::NotEmpty);
         }
         // Whoever stands in it keeps standing on it.
@@ -152,12 +152,12 @@ impl Overlay {
             self.leave_behind(inode)?;
             source(inode)?.was_moved(source(parent)?, name);
         }
-        let gone: SmallVec<[Name; 1]> = {
+        let gone: Vec<Name> = {
             let mut state = inode.state.write();
-            let (stays, gone) = std::mem::take(&mut state.names)
+            let (stays, gone): (Vec<Name>, _) = std::mem::take(&mut state.names)
                 .into_iter()
                 .partition(|known| !inode.is_dir() && still_has(known, state.upper_ino));
-            state.names = stays;
+            state.names.extend(stays);
             self.add_name(inode, &mut state, parent, name, true);
             gone
         };

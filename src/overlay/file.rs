@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use parking_lot::RwLock;
 
 use super::attr::Lifetime;
+use super::give_way::is_read_below;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -35,6 +36,8 @@ pub enum IoMode {
         fd: Arc<OwnedFd>,
         /// Writes through it leave set-id bits as they are.
         keeps_set_id: bool,
+        /// It is in a lower layer, beneath an upper one.
+        below: bool,
     },
 }
 
@@ -45,8 +48,6 @@ pub struct Opened {
     pub fh: Fh,
     /// How its bytes flow.
     pub mode: IoMode,
-    /// A shared mapping may change it without the kernel's attribute cache noticing.
-    pub may_be_mapped: bool,
     /// Its filesystem wants to know when a descriptor is closed.
     pub flushes: bool,
 }
@@ -70,9 +71,13 @@ fn writes(flags: OFlag) -> bool {
     access(flags) != OFlag::O_RDONLY
 }
 
+fn has_set_id(mode: u32) -> bool {
+    mode & (libc::S_ISUID | libc::S_ISGID) != 0
+}
+
 /// How bytes flow that the kernel does not pass through. Where others write, too, each read asks, however long names and
 /// attributes hold: pages would stay old until the next open.
-fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
+pub(super) fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
     match Lifetime::of(stack) {
         Lifetime::Forever => IoMode::Cached(pages_hold),
         Lifetime::For(_) | Lifetime::None => IoMode::Uncached,
@@ -82,15 +87,27 @@ fn through_the_daemon(stack: &Stack, pages_hold: bool) -> IoMode {
 impl Overlay {
     /// Opens the regular file `ino`. Opening for writing copies up. Errors: `ReadOnly`; what the layers answer.
     pub fn open(&self, caller: Caller, ino: Ino, flags: OFlag) -> Result<Opened> {
-        let inode = self.inode(ino)?;
+        // Not the one that has its names now: the kernel opens what it calls `ino`.
+        let inode = self.store.get(ino).filter(|inode| !inode.gave_way()).ok_or(Error::Stale)?;
         if inode.kind != FileKind::Regular {
             return Err(Error::Invalid("only regular files are opened here"));
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
         let made = match (writes(flags), truncates) {
-            (_, true) => self.copy_up.ensure_open(&inode, Need::Truncated)?,
-            (true, false) => self.copy_up.ensure(&inode, Need::Data).map(|()| None)?,
+            (_, true) => {
+                let need = Need::Truncated { keeps_set_id: caller.uid == 0 };
+                self.copy_up.ensure_open(&inode, need)?
+            }
+            (true, false) => self.copy_up.ensure_open(&inode, Need::Data)?,
             (false, false) => None,
+        };
+        let made = match made {
+            // It is open already as the caller wants it, or for more.
+            Some(made) if writes(flags) && kept(&inode.stack, flags) == access(flags) => {
+                let mode = stat::stat(At::fd(made.as_fd())).call("statx")?.mode;
+                return self.open_made(caller, &inode, flags, made, mode);
+            }
+            made => made.filter(|_| truncates),
         };
         let found = inode.with_data(|at, in_upper| {
             let opened = if (in_upper && inode.stack.is_writable()) || writes(flags) {
@@ -103,7 +120,8 @@ impl Overlay {
         });
         if truncates {
             match (&made, &found) {
-                (Some(made), _) => self.cut(caller, made)?,
+                // It was cut off when it came up.
+                (Some(_), _) => {}
                 (None, Ok((fd, _))) if writes(flags) => self.cut(caller, fd)?,
                 (None, Ok(_)) => {
                     self.cut(
@@ -120,7 +138,8 @@ impl Overlay {
             (Err(_), Some(made)) => (made, true),
             (Err(error), None) => return Err(error),
         };
-        self.opened(caller, &inode, flags, Arc::new(fd), in_upper)
+        let set_id = writes(flags) && has_set_id(stat::stat(At::fd(fd.as_fd())).call("statx")?.mode);
+        self.opened(caller, &inode, flags, Arc::new(fd), in_upper, set_id)
     }
 
     /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
@@ -146,19 +165,20 @@ impl Overlay {
         done.call("ftruncate")
     }
 
-    /// As `open` for a file that was just made, with the descriptor it was made by.
+    /// As `open` for a file that was just made, with the descriptor it was made by and the mode it has.
     pub(super) fn open_made(
         &self,
         caller: Caller,
         inode: &Arc<Inode>,
         flags: OFlag,
-        made: Option<OwnedFd>,
+        made: OwnedFd,
+        mode: u32,
     ) -> Result<Opened> {
-        let fd = made.ok_or(Error::Bug("a file was made but not opened"))?;
-        self.opened(caller, inode, flags, Arc::new(fd), true)
+        let set_id = writes(flags) && has_set_id(mode);
+        self.opened(caller, inode, flags, Arc::new(made), true, set_id)
     }
 
-    /// Chooses the mode and notes the open file.
+    /// Chooses the mode and notes the open file. `set_id` says that it is opened for writing and has a set-id bit.
     fn opened(
         &self,
         caller: Caller,
@@ -166,61 +186,77 @@ impl Overlay {
         flags: OFlag,
         fd: Arc<OwnedFd>,
         in_upper: bool,
+        set_id: bool,
     ) -> Result<Opened> {
-        let set_id = writes(flags) && {
-            let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
-            mode & (libc::S_ISUID | libc::S_ISGID) != 0
+        let changes = writes(flags) || flags.contains(OFlag::O_TRUNC);
+        let mut state = loop {
+            let state = inode.state.write();
+            let must_wait = changes && is_read_below(&state);
+            if !must_wait && !inode.gave_way() {
+                break state;
+            }
+            drop(state);
+            self.let_write(inode)?;
         };
-        let mut state = inode.state.write();
         // Another may have copied the file up between the open and here.
-        let in_upper_now = state.upper_ino != 0 && state.data.is_none();
+        let in_upper_now = state.has_upper_data();
+        let opens = state.rare().opens;
+        let below = self.may_read_below(inode, &state) && !changes && !in_upper;
         let may_pass = self.passthrough()
             && inode.stack.passes.load(Ordering::Relaxed)
-            && (in_upper || !inode.stack.is_writable())
+            && (in_upper || below || !inode.stack.is_writable())
             && in_upper == in_upper_now
             // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
             && !set_id;
-        let passes = state.opens.passthrough > 0 || (may_pass && state.opens.cached == 0);
-        let stale_pages = state.opens.was_passthrough && !passes;
+        let passes = opens.passthrough > 0 || (may_pass && opens.cached == 0);
+        let stale_pages = state.was_passthrough && !passes;
         let plain_writer = writes(flags) && caller.uid != 0;
-        if passes && set_id && plain_writer && state.opens.keeps_set_id {
+        if passes && set_id && plain_writer && opens.keeps_set_id {
             // Its writes will go where nobody asks who wrote: the bits go before the first one.
             let mode = stat::stat(At::fd(fd.as_fd())).call("statx")?.mode;
             attr::chmod(At::fd(fd.as_fd()), mode & !(libc::S_ISUID | libc::S_ISGID)).call("fchmodat2")?;
         }
-        let fd = if passes && in_upper != in_upper_now {
+        let fd = if passes && is_read_below(&state) {
+            // Nobody has written yet what the upper layer has, so both are the same, and the kernel takes one.
+            let below =
+                || Ok(Arc::new(open::file(state.locate_below()?.at(), flags & KEPT).call("openat2")?));
+            if in_upper { below()? } else { fd }
+        } else if passes && in_upper != in_upper_now {
             // What is open is the lower file. It must not become the one that the next writer's bytes go to.
             let located = inode.locate_locked(&state)?;
             Arc::new(open::file(located.at(), flags & KEPT).call("openat2")?)
         } else {
             fd
         };
-        let opens = &mut state.opens;
+        if inode.note_opened() && !passes && !in_upper && !writes(flags) {
+            self.fill_pages(inode, &state, &fd);
+        }
+        state.was_passthrough = passes;
+        state.maybe_mapped |= passes && access(flags) == OFlag::O_RDWR;
+        let rare = state.rare_mut();
+        let opens = &mut rare.opens;
         opens.plain_writers += u32::from(plain_writer);
         if passes {
             if opens.passthrough == 0 {
                 opens.keeps_set_id = caller.uid == 0;
+                opens.below = below;
             }
             opens.passthrough += 1;
-            opens.was_passthrough = true;
-            opens.maybe_mapped |= access(flags) == OFlag::O_RDWR;
         } else {
             opens.cached += 1;
-            opens.was_passthrough = false;
         }
         opens.writers += u32::from(writes(flags));
-        if inode.stack.is_direct() && state.orphan.is_none() {
+        let (keeps_set_id, below) = (opens.keeps_set_id, opens.below);
+        if inode.stack.is_direct() && rare.orphan.is_none() {
             // Others may give its name away while it is open. Whose close may wait for its filesystem, only files that are open have.
             let place = if inode.stack.flushes() { open::again_as_path(&fd).ok() } else { None };
-            state.orphan = Some(place.map_or_else(|| fd.clone(), Arc::new));
+            rare.orphan = Some(place.map_or_else(|| fd.clone(), Arc::new));
         }
-        let opens = &mut state.opens;
-        let keeps_set_id = opens.keeps_set_id;
-        let may_be_mapped = opens.maybe_mapped;
-        let attributes_move = passes && writes(flags);
+        // From here on the kernel changes size and times without the daemon.
+        let unnoticed = state.maybe_mapped || !self.settings.writes_noticed;
         drop(state);
-        if attributes_move {
-            // From here on the kernel changes size and times without the daemon; what it remembers is not to be trusted.
+        if passes && writes(flags) && unnoticed {
+            // What it remembers is not to be trusted.
             self.copy_up.changed(inode);
         }
         let file = OpenFile {
@@ -233,11 +269,11 @@ impl Overlay {
         };
         let fh = self.handles.add_file(file);
         let mode = if passes {
-            IoMode::Passthrough { fd, keeps_set_id }
+            IoMode::Passthrough { fd, keeps_set_id, below }
         } else {
             through_the_daemon(&inode.stack, !stale_pages)
         };
-        Ok(Opened { fh, mode, may_be_mapped, flushes: inode.stack.flushes() })
+        Ok(Opened { fh, mode, flushes: inode.stack.flushes() })
     }
 
     /// Says that the kernel does not pass the open file through after all, because of `error`: neither this nor any other of
@@ -245,7 +281,11 @@ impl Overlay {
     pub fn not_passed(&self, fh: Fh, fd: Arc<OwnedFd>, error: &std::io::Error) -> IoMode {
         let Some(file) = self.handles.file(fh) else { return IoMode::Cached(false) };
         let stack = &file.inode.stack;
-        if stack.passes.swap(false, Ordering::Relaxed) {
+        if file.inode.state.read().rare().opens.below {
+            if self.passes_below.swap(false, Ordering::Relaxed) {
+                tracing::info!("no passthrough for lower files: {error}");
+            }
+        } else if stack.passes.swap(false, Ordering::Relaxed) {
             tracing::info!("no passthrough for {}: {error}", stack.identities().join(", "));
         }
         let mode = through_the_daemon(stack, false);
@@ -253,31 +293,35 @@ impl Overlay {
             return mode;
         }
         let mut state = file.inode.state.write();
-        state.opens.passthrough -= 1;
-        state.opens.cached += 1;
+        let opens = &mut state.rare_mut().opens;
+        opens.passthrough -= 1;
+        opens.cached += 1;
         let in_upper = state.upper_ino != 0;
         drop(state);
         *file.fd.write() = Some((fd, in_upper));
         mode
     }
 
-    /// Closes an open file. Returns its inode if it was passed through.
-    pub fn release(&self, fh: Fh) -> Option<Ino> {
+    /// Closes an open file. Returns its inode if it was passed through, and whether from a lower layer beneath an upper one.
+    pub fn release(&self, fh: Fh) -> Option<(Ino, bool)> {
         let file = self.handles.remove_file(fh)?;
         let mut state = file.inode.state.write();
-        let opens = &mut state.opens;
+        let unnamed = state.names.is_empty();
+        let rare = state.rare_mut();
+        let opens = &mut rare.opens;
         opens.writers -= u32::from(writes(file.flags));
         opens.plain_writers -= u32::from(file.plain_writer);
         let passed = file.passthrough.load(Ordering::Relaxed);
+        let below = opens.below;
         let count = if passed { &mut opens.passthrough } else { &mut opens.cached };
         *count -= 1;
-        let opens = state.opens;
-        if file.inode.stack.is_direct() && opens.passthrough + opens.cached == 0 {
+        if file.inode.stack.is_direct() && opens.is_none() {
             // Without a name it stays reachable; but not as an open file, whose close might wait for its filesystem.
-            let place = state.orphan.take().filter(|_| state.names.is_empty());
-            state.orphan = place.map(|open| open::again_as_path(&open).map_or(open, Arc::new));
+            let place = rare.orphan.take().filter(|_| unnamed);
+            rare.orphan = place.map(|open| open::again_as_path(&open).map_or(open, Arc::new));
         }
-        passed.then_some(file.inode.ino)
+        state.tidy();
+        passed.then_some((file.inode.ino, below))
     }
 
     pub(super) fn file(&self, fh: Fh) -> Result<Arc<OpenFile>> {
@@ -286,14 +330,17 @@ impl Overlay {
 
     /// The daemon's own descriptor of an open file, on the upper object if there is one now.
     pub(super) fn descriptor(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
-        let in_upper = {
-            let state = file.inode.state.read();
-            state.upper_ino != 0 && state.data.is_none()
-        };
+        let in_upper = file.inode.state.read().has_upper_data();
+        let gave_way = file.inode.gave_way();
         if let Some((fd, on_upper)) = &*file.fd.read() {
-            if *on_upper || !in_upper {
+            if if gave_way { !*on_upper } else { *on_upper || !in_upper } {
                 return Ok(fd.clone());
             }
+        }
+        if gave_way {
+            // Its bytes are those of the lower file for as long as it is open.
+            let below = file.inode.state.read().locate_below()?;
+            return Ok(Arc::new(open::file(below.at(), OFlag::O_RDONLY).call("openat2")?));
         }
         let (fd, on_upper) = file.inode.with_data(|at, on_upper| {
             Ok((Arc::new(self.open_real(&file.inode.stack, at, file.flags).call("openat2")?), on_upper))
@@ -315,7 +362,8 @@ impl Overlay {
     /// Writes what was written to the open file to the disk.
     pub fn fsync(&self, fh: Fh, data_only: bool) -> Result<()> {
         let file = self.file(fh)?;
-        let in_upper = file.inode.has_upper();
+        let inode = file.inode.now();
+        let in_upper = inode.has_upper();
         if self.copy_up.fsync() == crate::config::FsyncMode::Volatile && !file.inode.stack.is_direct() {
             if in_upper {
                 self.look_for_losses(&file);
@@ -325,11 +373,10 @@ impl Overlay {
         if !in_upper {
             return Ok(());
         }
-        let metadata_only = file.inode.state.read().data.is_some();
-        if metadata_only {
+        let data_is_below = file.inode.gave_way() || inode.state.read().rare().data.is_some();
+        if data_is_below {
             // What is open is the data below, which has not changed; what has is the upper object.
-            let upper = file
-                .inode
+            let upper = inode
                 .with(|at| attr::with_owner_access(at, || open::file(at, OFlag::O_RDONLY)).call("openat2"))?;
             return copy::sync(upper.as_fd(), data_only).call("fsync");
         }

@@ -19,7 +19,7 @@ use super::{Overlay, in_volume};
 use crate::copy_up::synthetic;
 use crate::error::{Error, Result};
 use crate::graft::{Create, Source, Spec};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode, Node, Point, Points, Root};
 use crate::layer::Stack;
 use crate::merge::listing::FileKind;
@@ -212,7 +212,9 @@ impl Overlay {
 
     pub(super) fn let_go(&self, root: &Root) {
         self.end_beside(root);
-        root.inode().state.write().above = None;
+        if let Some(rare) = root.inode().state.write().rare_if_any() {
+            rare.above = None;
+        }
         self.forget(root.inode().ino, 1);
     }
 
@@ -275,7 +277,8 @@ impl Drop for Overlay {
         self.grafts.table.get_mut().attached.clear();
         self.store.each(|inode| {
             let mut state = inode.state.write();
-            let known = (state.above.take(), state.beside.take(), state.points.take());
+            let known =
+                state.rare_if_any().map(|rare| (rare.above.take(), rare.beside.take(), rare.points.take()));
             drop(state);
             drop(known);
         });
@@ -339,12 +342,12 @@ fn wait_until_gone(known: &Weak<Stack>, stack: Arc<Stack>) {
 /// Says what `name` in `dir` has to do with grafts.
 pub(super) fn set_point(dir: &Inode, name: &OsStr, point: Option<Point>) {
     let mut state = dir.state.write();
-    let points = state.points.as_deref().cloned().unwrap_or_default();
+    let points = state.rare().points.as_deref().cloned().unwrap_or_default();
     let points: Points = match point {
         Some(point) => points.with(name, point),
         None => points.without(name),
     };
-    state.points = (!points.is_empty()).then(|| Arc::new(points));
+    state.rare_mut().points = (!points.is_empty()).then(|| Arc::new(points));
 }
 
 #[cfg(test)]

@@ -17,7 +17,11 @@ impl Overlay {
     /// Reads up to `buffer.len()` bytes at `offset`; how many there were.
     pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let file = self.file(fh)?;
-        copy::pread(self.descriptor(&file)?.as_fd(), buffer, offset).call("pread")
+        let fd = self.descriptor(&file)?;
+        let stack = &file.inode.stack;
+        // A file that a program makes up as it is read may come in pieces of any length, and so may one of another machine.
+        let read = if stack.is_direct() || stack.may_hang { copy::pread } else { copy::pread_local };
+        read(fd.as_fd(), buffer, offset).call("pread")
     }
 
     /// Writes `data` at `offset`; how much was written. `clear_set_id` says that the writer may not keep set-id bits.

@@ -41,7 +41,7 @@ impl Overlay {
 
     /// Others have given the directory `dir` a new name: what is attached below it stays where it was.
     pub(super) fn leave_behind(&self, dir: &Arc<Inode>) -> Result<()> {
-        if dir.state.read().points.is_none() {
+        if dir.state.read().rare().points.is_none() {
             return Ok(());
         }
         let Some(old) = dir.dir_name() else { return Ok(()) };
@@ -70,32 +70,32 @@ impl Overlay {
         }
         self.move_points(was, &dir)?;
         set_point(parent, name, Some(now));
-        was.state.write().points = None;
+        was.state.write().rare_mut().points = None;
         Ok(Some(was.clone()))
     }
 
     /// Lets the names that lead to grafts from `from` lead there from `to`, too. Locks: `leading`.
     fn move_points(&self, from: &Arc<Inode>, to: &Arc<Inode>) -> Result<()> {
-        let Some(points) = from.state.read().points.clone() else { return Ok(()) };
-        let mut moved = to.state.read().points.as_deref().cloned().unwrap_or_default();
+        let Some(points) = from.state.read().rare().points.clone() else { return Ok(()) };
+        let mut moved = to.state.read().rare().points.as_deref().cloned().unwrap_or_default();
         for (name, point) in points.iter() {
             let point = match point {
                 Point::Graft(root) => {
-                    root.inode().state.write().above = Some(to.clone());
+                    root.inode().state.write().rare_mut().above = Some(to.clone());
                     point.clone()
                 }
                 // What is there now is seen when it is asked for.
                 Point::Way(inner) | Point::Synthetic(inner) => {
                     let dir = self.synthetic(to, name)?;
                     self.move_points(inner, &dir)?;
-                    inner.state.write().points = None;
+                    inner.state.write().rare_mut().points = None;
                     self.forget(inner.ino, 1);
                     Point::Synthetic(dir)
                 }
             };
             moved = moved.with(name, point);
         }
-        to.state.write().points = (!moved.is_empty()).then(|| Arc::<Points>::new(moved));
+        to.state.write().rare_mut().points = (!moved.is_empty()).then(|| Arc::<Points>::new(moved));
         Ok(())
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use nix::fcntl::RenameFlags;
 
 use super::attr::Lifetime;
-use super::create::check_no_point;
+use super::create::{Under, check_no_point};
 use super::lookup::Entry;
 use super::remove::count_names;
 use super::{Overlay, redirect};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -36,7 +36,7 @@ impl Overlay {
         self.copy_up.ensure(&inode, Need::Metadata)?;
         // The path to the name it has already stays.
         let _tree = parent.stack.rename_gate.read();
-        let _names = parent.names.write();
+        let _names = parent.names().write();
         check_no_point(&parent, name)?;
         self.copy_up.ensure(&parent, Need::Metadata)?;
         let _gate = inode.gate.lock();
@@ -53,8 +53,19 @@ impl Overlay {
     }
 
     fn link_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {
-        let upper = parent.stack.writable()?;
+        if self.hides_nothing(parent, name)? {
+            // The call that makes the name says whether the upper layer has anything there. Mostly it has not.
+            match self.link_over(inode, parent, name, Under::default()) {
+                Err(Error::Exists) => {}
+                linked => return linked,
+            }
+        }
         let under = self.under_locked(parent, name)?;
+        self.link_over(inode, parent, name, under)
+    }
+
+    fn link_over(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr, under: Under) -> Result<()> {
+        let upper = parent.stack.writable()?;
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let fd = dir.fd().call("openat2")?;
         let to = At::new(fd.as_fd(), name);
@@ -75,7 +86,7 @@ impl Overlay {
         if under.whiteout_file {
             upper.remove_whiteout_file(fd.as_fd(), name)?;
         }
-        if let Some(nlink) = &mut state.nlink {
+        if let Some(nlink) = state.rare_if_any().and_then(|rare| rare.nlink.as_mut()) {
             *nlink += 1;
         }
         self.add_name(inode, &mut state, parent, name, true);

@@ -10,11 +10,10 @@ use super::Overlay;
 use super::attr::{Attr, Lifetime, stat_shown};
 use crate::copy_up::publish::index_entry;
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
-use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point};
+use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point, State};
 use crate::layer::real_dir::Fact;
 use crate::layer::stack::Found;
-use crate::layer::{Place, RealDir, Stack, Upper};
+use crate::layer::{Place, Stack, Upper};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
@@ -23,11 +22,8 @@ use crate::merge::resolve::{Data, Members, Outcome};
 use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, name};
 
-/// So many bytes of a directory are listed in the time of one question for a name.
-const BYTES_PER_PROBE: u64 = 256;
-
 /// The longest name of any layer.
-const NAME_MAX: usize = 255;
+pub(super) const NAME_MAX: usize = 255;
 
 impl Object {
     /// The number it shows; nothing if a counter must give one.
@@ -50,17 +46,17 @@ pub struct Entry<'a> {
 /// An object as the layers have it, before it has a number.
 #[derive(Debug)]
 pub(super) struct Object {
-    kind: FileKind,
+    pub(super) kind: FileKind,
     /// What the metadata's object is on disk.
     pub(super) real: Stat,
     /// The number it should have, and the one it shows.
-    wanted: Option<u64>,
+    pub(super) wanted: Option<u64>,
     /// The name alone tells it from others: a hard link that copy-up will break.
-    by_name: bool,
-    node: Node,
-    state: State,
+    pub(super) by_name: bool,
+    pub(super) node: Node,
+    pub(super) state: State,
     /// The name given is the upper object's own.
-    in_upper: bool,
+    pub(super) in_upper: bool,
 }
 
 impl Overlay {
@@ -75,7 +71,7 @@ impl Overlay {
     pub(super) fn lookup_in(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
         loop {
             let root = {
-                let _names = parent.names.read();
+                let _names = parent.names().read();
                 match self.point_of(parent, name)? {
                     Some(Some(Point::Graft(root))) => root,
                     Some(point) => return self.followed_locked(parent, name, point),
@@ -105,7 +101,7 @@ impl Overlay {
             return Err(Error::NameTooLong);
         }
         let state = parent.state.read();
-        let point = || state.points.as_ref().and_then(|points| points.get(name).cloned());
+        let point = || state.rare().points.as_ref().and_then(|points| points.get(name).cloned());
         Ok((!state.gone).then(point))
     }
 
@@ -132,8 +128,9 @@ impl Overlay {
         if !parent.stack.is_direct() && mark::is_reserved(name.as_bytes()) {
             return Ok(None);
         }
+        self.learn_names_first(parent);
         let found = parent.stack.resolve(parent.parts(), name)?;
-        self.learn_names(parent, &found)?;
+        self.learn_names(parent, &found);
         let Some(object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
         // What a device or an attribute really says takes another look at the object.
         let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
@@ -145,42 +142,12 @@ impl Overlay {
         Ok(Some(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) }))
     }
 
-    /// Layers that were asked in vain often enough are listed once, and then not asked any more for what they do not have.
-    /// A directory in which little is looked for is never listed for that: it may be huge.
-    fn learn_names(&self, parent: &Arc<Inode>, found: &Found) -> Result<()> {
-        if parent.parts().names.is_some() {
-            return Ok(());
-        }
-        let lowers = parent.lower_dirs().len();
-        let vain = match found {
-            Outcome::Absent => lowers,
-            Outcome::Dir(members) => lowers.saturating_sub(members.len()),
-            Outcome::NonDir(layer, ..) => {
-                parent.lower_dirs().iter().take_while(|dir| dir.layer() < *layer).count()
-            }
-            Outcome::Broken(..) => 0,
-        };
-        let worth = || {
-            let bytes: u64 = parent.lower_dirs().iter().map(size_of_dir).sum();
-            u32::try_from(bytes / BYTES_PER_PROBE).unwrap_or(u32::MAX)
-        };
-        if parent.asked_in_vain(u32::try_from(vain).unwrap_or(u32::MAX), worth) {
-            self.shown_names(parent)?;
-        }
-        Ok(())
-    }
-
     /// A lookup of an inode that is known for as long as something is attached in or below `parent`.
     pub(super) fn entry_of(&self, parent: &Inode, ino: Ino) -> Result<Entry<'_>> {
         let inode = self.store.refer(ino).ok_or(Error::Stale)?;
         let attr = self.attr_of(&inode)?;
         // Where others move directories, the name may come to be in another one.
         Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })
-    }
-
-    /// As `lookup_locked`. Errors: `NotFound`.
-    pub(super) fn existing_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<InodeRef<'_>> {
-        self.lookup_locked(parent, name)?.map(|entry| entry.inode).ok_or(Error::NotFound)
     }
 
     /// What the layers have found, as an object to be numbered.
@@ -201,7 +168,10 @@ impl Overlay {
                         Some(Box::new(found.map_or_else(LowerFile::missing, |found| lower_file(&found))))
                     }
                 };
-                let state = State { data, ..State::default() };
+                let mut state = State::default();
+                if data.is_some() {
+                    state.rare_mut().data = data;
+                }
                 let mut object = if layer.is_upper() {
                     upper_object(stack, &place, state)?
                 } else {
@@ -292,12 +262,9 @@ struct Identity {
 
 impl Object {
     fn identity(&self) -> Identity {
-        let lower = self.state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
-        let upper_ino = match &self.node {
-            Node::Dir { upper, .. } => upper.get().map_or(0, |dir| dir.ino()),
-            Node::NonDir => self.state.upper_ino,
-        };
-        Identity { kind: self.kind, upper_ino, sign: self.state.sign, lower }
+        let lower = self.state.lower().map(|lower| lower.identity());
+        let upper_ino = self.node.upper_ino(&self.state);
+        Identity { kind: self.kind, upper_ino, sign: self.state.rare().sign, lower }
     }
 
     /// The object of an inode that nobody has come to know.
@@ -317,22 +284,18 @@ impl Identity {
     /// As `is` in a tree without marks, whatever names it has: a number there is one object's until it is removed.
     fn is_direct(&self, known: &Inode) -> bool {
         let state = known.state.read();
-        let same = state.sign == self.sign && self.is_upper_of(known, &state);
+        let same = state.rare().sign == self.sign && self.is_upper_of(known, &state);
         known.kind == self.kind && !state.gone && same
     }
 
     /// Whether the upper object of `known` has the same number.
     fn is_upper_of(&self, known: &Inode, state: &State) -> bool {
-        self.upper_ino
-            == match &known.node {
-                Node::Dir { upper, .. } => upper.get().map_or(0, |dir| dir.ino()),
-                Node::NonDir => state.upper_ino,
-            }
+        self.upper_ino == known.node.upper_ino(state)
     }
 
     /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
     fn is(&self, known: &Inode, parent: &Inode, name: &OsStr) -> bool {
-        if known.kind != self.kind {
+        if known.kind != self.kind || known.gave_way() {
             return false;
         }
         let state = known.state.read();
@@ -340,9 +303,10 @@ impl Identity {
             // In layers nobody else gives the name to another directory, and none of them has a number to be told by.
             return !state.gone && state.has_name(parent, name) && self.is_upper_of(known, &state);
         }
-        let same_upper = self.upper_ino != 0 && self.is_upper_of(known, &state) && state.sign == self.sign;
+        let same_upper =
+            self.upper_ino != 0 && self.is_upper_of(known, &state) && state.rare().sign == self.sign;
         // The layers may have been asked just before the object came up.
-        let lower = state.lower.as_ref().and_then(|lower| Some((lower.layer()?, lower.ino)));
+        let lower = state.lower().map(|lower| lower.identity());
         let same_lower = lower.is_some() && lower == self.lower;
         same_upper || (same_lower && (self.upper_ino == 0 || state.upper_ino == 0))
     }
@@ -374,6 +338,8 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
             lowers.push(dir);
         }
     }
+    let mut state = State::default();
+    state.opaque = opaque;
     Ok(Object {
         kind: FileKind::Dir,
         real,
@@ -381,7 +347,7 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
         by_name: false,
         in_upper: upper.get().is_some(),
         node: Node::dir(upper, lowers),
-        state: State { opaque, ..State::default() },
+        state,
     })
 }
 
@@ -389,7 +355,9 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
     let real = place.stat;
     if stack.is_direct() {
         state.upper_ino = real.ino;
-        state.sign = sign_of(place)?;
+        if let Some(sign) = sign_of(place)? {
+            state.rare_mut().sign = sign;
+        }
         let wanted = stack.pack_ino(real.dev, real.ino);
         let node = Node::NonDir;
         return Ok(Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true });
@@ -415,22 +383,22 @@ fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<O
 
 /// What tells a symlink from another with its number: filesystems give a number again at once, and the kernel keeps where
 /// a symlink leads for as long as it knows the inode.
-fn sign_of(place: &Place) -> Result<u64> {
+fn sign_of(place: &Place) -> Result<Option<u64>> {
     if place.stat.kind != FileKind::Symlink {
-        return Ok(0);
+        return Ok(None);
     }
     let fd = place.dir.fd().call("openat2")?;
     let mut digest = std::hash::DefaultHasher::new();
     // One that cannot be read is there all the same.
     name::readlink(At::new(fd.as_fd(), &place.name)).ok().hash(&mut digest);
-    Ok(digest.finish())
+    Ok(Some(digest.finish()))
 }
 
 fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: State) -> Result<Object> {
     let mut real = place.stat;
     let wanted = stack.pack_ino(real.dev, real.ino);
     let lower_nlink = real.nlink;
-    state.lower = Some(Box::new(lower_file(place)));
+    state.set_lower(lower_file(place));
     let hard_linked = real.kind != FileKind::Dir && real.nlink > 1 && stack.is_writable();
     if hard_linked && stack.indexes(real.kind) {
         let upper = stack.writable()?;
@@ -440,8 +408,8 @@ fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: St
                 find_index(upper, &origin, &indexed, Some(lower_nlink), &mut state)?;
                 state.upper_ino = indexed.ino;
                 // With only metadata in the index, the data is where this name leads.
-                state.data = match is_metacopy(upper, &origin)? {
-                    true => state.data.take().or_else(|| state.lower.clone()),
+                state.rare_mut().data = match is_metacopy(upper, &origin)? {
+                    true => state.rare_mut().data.take().or_else(|| Some(Box::new(lower_file(place)))),
                     false => None,
                 };
                 real = indexed;
@@ -488,12 +456,8 @@ fn find_index(
         Some((NlinkBase::Lower, difference)) => lower_nlink.map(|nlink| i64::from(nlink) + difference),
         None => None,
     };
-    state.nlink = count.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0);
-    state.index = Some(entry);
+    let rare = state.rare_mut();
+    rare.nlink = count.and_then(|count| u32::try_from(count).ok()).filter(|&count| count > 0);
+    rare.index = Some(entry);
     Ok(())
-}
-
-/// How large a directory of a layer is, in bytes, as its filesystem counts them.
-fn size_of_dir(dir: &Arc<RealDir>) -> u64 {
-    dir.fd().and_then(|fd| stat(At::fd(fd.as_fd()))).map_or(u64::MAX >> 16, |found| found.size)
 }

@@ -9,17 +9,26 @@ mod beside;
 mod busy;
 mod create;
 mod direct;
+#[cfg(test)]
+mod fault_ops;
+#[cfg(test)]
+mod fault_tests;
 mod file;
+mod first_read;
+mod give_way;
 mod graft;
 mod ids;
 mod in_volume;
 mod io;
 mod lead;
+mod learn;
 mod link;
 mod lookup;
+mod made;
 mod names;
 mod point;
 mod populate;
+mod prepare;
 mod readdir;
 mod redirect;
 mod remove;
@@ -45,11 +54,11 @@ pub use create::NewNode;
 pub use file::{IoMode, Opened};
 pub use lookup::Entry;
 pub use readdir::{DirEntry, DirEntryPlus};
-pub use rename::RenameMode;
+pub use rename::{Asked, RenameMode};
 pub use shadow::{Hidden, Stale};
 pub use table::Grafts;
 
-use crate::config::{Config, RedirectDir};
+use crate::config::{Config, LowerIo, RedirectDir};
 use crate::copy_up::CopyUp;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Handles, Ino, Inode, Node, Point, Store};
@@ -81,6 +90,9 @@ pub struct Settings {
     redirects: bool,
     /// The kernel keeps written pages, and reads through whatever descriptor it writes by.
     writeback: bool,
+    /// The kernel's attributes of a file are not old after a write that it passed on, nor is an answer taken that was under way.
+    /// Source: kernel `fuse_passthrough_end_write`, since 6.13.
+    writes_noticed: bool,
 }
 
 /// Called with a directory and a name in it that the kernel may have cached, and that leads elsewhere now.
@@ -105,6 +117,8 @@ pub struct Overlay {
     counted: LevelMutex<HashMap<(Ino, Box<OsStr>), Ino>, { level::STORE }>,
     /// The kernel passes reads and writes to backing files; cleared for good when it refuses.
     passthrough: AtomicBool,
+    /// The kernel reads lower files itself beneath an upper layer, as was asked for; cleared for good when it refuses.
+    passes_below: AtomicBool,
     /// The upper layer's filesystem has lost what was written; a `volatile` mount syncs nothing from then on.
     lost: AtomicBool,
     /// What is attached in the tree.
@@ -112,6 +126,7 @@ pub struct Overlay {
     /// Some source is on a filesystem that may not answer.
     may_hang: AtomicBool,
     name_changed: OnceLock<NameChanged>,
+    fill: OnceLock<first_read::Fill>,
     /// Where the daemon takes requests about the mount.
     socket: OnceLock<PathBuf>,
 }
@@ -130,14 +145,17 @@ impl Overlay {
                 static_nlink: config.static_nlink,
                 redirects: config.marks.redirect_dir == RedirectDir::On,
                 writeback: config.writeback,
+                writes_noticed: crate::sys::process::kernel_is_since(6, 13),
             },
             store: Store::default(),
             handles: Handles::default(),
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),
+            passes_below: AtomicBool::new(config.lower_io == LowerIo::Passthrough),
             lost: AtomicBool::new(false),
             may_hang: AtomicBool::new(stack.may_hang),
             name_changed: OnceLock::new(),
+            fill: OnceLock::new(),
             socket: OnceLock::new(),
             stack,
         };
@@ -233,9 +251,10 @@ impl Overlay {
         self.store.len()
     }
 
-    /// The inode that the kernel calls `ino`.
+    /// The inode that the kernel calls `ino`, or the one that it gave its names to.
     fn inode(&self, ino: Ino) -> Result<Arc<Inode>> {
-        self.store.get(ino).ok_or(Error::Stale)
+        let inode = self.store.get(ino).ok_or(Error::Stale)?;
+        Ok(if inode.gave_way() { inode.now() } else { inode })
     }
 
     fn dir(&self, ino: Ino) -> Result<Arc<Inode>> {
@@ -257,6 +276,9 @@ impl Overlay {
             if ino.0 >= crate::merge::ino::FIRST_COUNTED {
                 self.forget_names(&gone);
             }
+            if gone.gave_way() && self.store.get(gone.now().ino).is_none() {
+                self.forget_names(&gone.now());
+            }
             drop(gone);
             if self.store.has_shrunk() {
                 crate::sys::process::give_back_memory();
@@ -272,7 +294,7 @@ fn may_hang(inode: &Inode) -> Option<Arc<Stack>> {
         return Some(inode.stack.clone());
     }
     let state = inode.state.read();
-    state.beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
+    state.rare().beside.as_ref().map(|beside| &beside.dir.stack).filter(|stack| stack.may_hang).cloned()
 }
 
 /// Notes what the marks of a stack's root say.

@@ -4,9 +4,8 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use super::Overlay;
-use crate::inode::listing::Entry as Listed;
-use crate::inode::node::State;
-use crate::inode::{Ino, Inode, InodeRef, Name};
+use crate::inode::listing::{Entry as Listed, Listing};
+use crate::inode::{Ino, Inode, InodeRef, State};
 use crate::merge::ino::FIRST_COUNTED;
 
 impl Overlay {
@@ -23,7 +22,7 @@ impl Overlay {
             Some(known) => known.in_upper |= in_upper,
             None => {
                 self.store.hold(parent);
-                state.names.push(Name { parent: parent.clone(), name: name.into(), in_upper });
+                state.push_name(parent, name, in_upper);
             }
         }
         if inode.ino.0 >= FIRST_COUNTED {
@@ -34,7 +33,7 @@ impl Overlay {
     /// Notes that `inode` is not known as `name` in `parent` any more.
     pub(super) fn remove_name(&self, inode: &Inode, state: &mut State, parent: &Inode, name: &OsStr) {
         if let Some(at) = state.position(parent, name) {
-            state.names.swap_remove(at);
+            state.remove_name_at(at);
             // Never the last: the kernel knows the directory while it changes a name in it.
             self.store.forget(parent.ino, 1);
         }
@@ -75,15 +74,23 @@ impl Overlay {
 
     /// Keeps the directory's listing true after a name was made.
     pub(super) fn list_name(&self, parent: &Inode, name: &OsStr, inode: &Inode) {
-        if let Some(listing) = &mut parent.state.write().listing {
+        if let Some(listing) = listing_of(&mut parent.state.write()) {
             listing.insert(Listed { name: name.into(), st_ino: inode.st_ino, kind: inode.kind });
         }
     }
 
     /// Keeps the directory's listing true after a name was removed.
     pub(super) fn unlist_name(&self, parent: &Inode, name: &OsStr) {
-        if let Some(listing) = &mut parent.state.write().listing {
+        if let Some(listing) = listing_of(&mut parent.state.write()) {
             listing.remove(name);
         }
     }
 }
+
+fn listing_of(state: &mut State) -> Option<&mut Listing> {
+    state.rare_if_any()?.listing.as_deref_mut()
+}
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

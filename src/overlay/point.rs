@@ -119,7 +119,7 @@ impl Overlay {
             }
         }
         let _one = self.grafts.leading.lock();
-        root.inode().state.write().above = Some(parent.clone());
+        root.inode().state.write().rare_mut().above = Some(parent.clone());
         set_point(&parent, &place.name, Some(Point::Graft(root.clone())));
         for (above, name, dir) in made.into_iter().rev() {
             set_point(&above, name, Some(Point::Synthetic(dir)));
@@ -139,7 +139,7 @@ impl Overlay {
         }
         gone.changed.push((parent.clone(), attached.name.clone()));
         let mut dir = parent;
-        while dir.state.read().points.is_none() {
+        while dir.state.read().rare().points.is_none() {
             let Some(place) = dir.dir_name() else { break };
             let _names = self.change_names_if_it_answers(&place.parent);
             let _one = self.grafts.leading.lock();
@@ -171,11 +171,11 @@ impl Overlay {
 
     /// Lets the name of what `old` was lead to `root`. Locks: `changing`.
     pub(super) fn exchange(&self, (old, name): (Root, Box<OsStr>), root: Root) -> Gone {
-        let above = old.inode().state.read().above.clone();
+        let above = old.inode().state.read().rare().above.clone();
         let Some(parent) = above else { return Gone { root: old, dirs: Vec::new(), changed: Vec::new() } };
         let _names = self.change_names_if_it_answers(&parent);
         let _one = self.grafts.leading.lock();
-        root.inode().state.write().above = Some(parent.clone());
+        root.inode().state.write().rare_mut().above = Some(parent.clone());
         set_point(&parent, &name, Some(Point::Graft(root)));
         self.relist_locked(&parent, &name);
         drop((_one, _names));
@@ -210,7 +210,7 @@ impl Overlay {
         if matches!(above.point(name), Some(Point::Graft(_))) || is_there(dir, above, name) {
             return Some(above.clone());
         }
-        let beside = above.state.read().beside.as_ref().map(|beside| beside.dir.clone());
+        let beside = above.state.read().rare().beside.as_ref().map(|beside| beside.dir.clone());
         beside.filter(|beside| is_there(dir, beside, name))
     }
 
@@ -222,13 +222,13 @@ impl Overlay {
 
     /// As `change_names`; nothing if its filesystem does not answer. What is taken away goes in that case too.
     fn change_names_if_it_answers<'a>(&self, dir: &'a Inode) -> Option<Held<RwLockWriteGuard<'a, ()>>> {
-        if dir.stack.may_hang { dir.names.try_write_for(PATIENCE) } else { Some(dir.names.write()) }
+        if dir.stack.may_hang { dir.names().try_write_for(PATIENCE) } else { Some(dir.names().write()) }
     }
 
     /// Keeps the directory's listing true after a name became another's: who reads on misses and repeats nothing.
     /// Locks: the directory's names, for writing.
     fn relist_locked(&self, dir: &Arc<Inode>, name: &OsStr) {
-        if dir.state.read().listing.is_none() {
+        if dir.state.read().rare().listing.is_none() {
             return;
         }
         let shown = match dir.point(name) {
@@ -241,7 +241,7 @@ impl Overlay {
                 .map(|found| (found.inode.st_ino, found.inode.kind)),
         };
         let mut state = dir.state.write();
-        let Some(listing) = &mut state.listing else { return };
+        let Some(listing) = state.rare_if_any().and_then(|rare| rare.listing.as_mut()) else { return };
         match shown {
             Some((st_ino, kind)) => listing.insert(Listed { name: name.into(), st_ino, kind }),
             None => listing.remove(name),

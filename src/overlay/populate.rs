@@ -15,7 +15,7 @@ use crate::copy_up::{data, meta};
 use crate::error::{Context, Error, Result};
 use crate::inode::Inode;
 use crate::merge::listing::FileKind;
-use crate::sys::stat::Stat;
+use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, name, open};
 
 /// Where the first name of each hard link was put: a path from the root of the copy.
@@ -33,12 +33,12 @@ impl Overlay {
         while let Some((dir, path)) = todo.pop() {
             let into = opened(&root, &path)?;
             let names = {
-                let _names = dir.names.read();
+                let _names = dir.names().read();
                 self.layers_names(&dir)?
             };
             for listed in names {
                 let found = {
-                    let _names = dir.names.read();
+                    let _names = dir.names().read();
                     self.found_locked(&dir, &listed)?
                 };
                 let Some(found) = found else { continue };
@@ -112,7 +112,11 @@ fn opened(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
 fn copy_bytes(inode: &Arc<Inode>, facts: &Stat, to: At<'_>) -> Result<()> {
     let from = inode.with_data(|at, _| open::file(at, OFlag::O_RDONLY).call("openat2"))?;
     let made = open::create(to, OFlag::O_WRONLY, 0o600).call("openat2")?;
-    data::copy_file(from.as_fd(), made.as_fd(), facts.size).map(drop)
+    // Once for each volume: what its filesystem refuses is not remembered.
+    let refused = data::Refused::default();
+    let stat = Stat { size: facts.size, ..stat(At::fd(from.as_fd())).call("statx")? };
+    let source = data::Source { file: from.as_fd(), stat, to_device: 0, refused: &refused };
+    data::copy_file(&source, made.as_fd()).map(drop)
 }
 
 /// Owner, attributes, mode and times, as the mount shows them.
@@ -120,6 +124,8 @@ fn copy_facts(inode: &Arc<Inode>, to: At<'_>) -> Result<()> {
     let stack = &inode.stack;
     inode.with(|at| {
         let facts = stat_shown(stack, at)?;
-        meta::copy(stack.namespace, crate::config::XattrPermissions::Off, at, &facts, to)
+        let made = meta::Made::of(&stat(to).call("statx")?);
+        meta::copy(stack.namespace, crate::config::XattrPermissions::Off, at, &facts, to, made)?;
+        meta::copy_times(&facts, to)
     })
 }

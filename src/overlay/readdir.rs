@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 
 use super::Overlay;
 use super::attr::{Attr, Lifetime};
+use super::learn::MANY_LAYERS;
 use super::lookup::Entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
 use crate::inode::{Fh, Ino, Inode, OpenDir, Point, Root};
 use crate::layer::real_dir::{Fact, RealDir};
-use crate::layer::{LowerNames, override_stat, probe};
+use crate::layer::{Learning, override_stat, probe};
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
+use crate::merge::mark;
 use crate::merge::resolve::Outcome;
-use crate::merge::{LayerId, mark};
 use crate::sys::stat::stat;
 use crate::sys::{At, dir, name};
 
@@ -54,10 +55,10 @@ impl Overlay {
     /// Opens the directory `ino`.
     pub fn opendir(&self, ino: Ino) -> Result<Fh> {
         let inode = self.dir(ino)?;
-        inode.state.write().open_dirs += 1;
+        inode.state.write().rare_mut().open_dirs += 1;
         // Others may move it while it is open, so that it cannot be opened again by its name.
         if let Some(Err(errno)) = movable(&inode).map(|real| real.pin()) {
-            inode.state.write().open_dirs -= 1;
+            inode.state.write().rare_mut().open_dirs -= 1;
             return Err(Error::Sys { call: "openat2", errno });
         }
         Ok(self.handles.add_dir(OpenDir { inode, listing: Mutex::new(None) }))
@@ -67,7 +68,7 @@ impl Overlay {
     pub fn listing_holds(&self, ino: Ino) -> bool {
         let named = |inode: &Inode| {
             let state = inode.state.read();
-            let mut points = state.points.iter().flat_map(|points| points.iter());
+            let mut points = state.rare().points.iter().flat_map(|points| points.iter());
             points.any(|(_, point)| matches!(point, Point::Graft(Root::Named { .. })))
         };
         let Some(inode) = self.store.get(ino) else { return false };
@@ -80,12 +81,15 @@ impl Overlay {
         let Some(dir) = self.handles.remove_dir(fh) else { return };
         let listing = {
             let mut state = dir.inode.state.write();
-            state.open_dirs -= 1;
-            let last = state.open_dirs == 0;
+            let rare = state.rare_mut();
+            rare.open_dirs -= 1;
+            let last = rare.open_dirs == 0;
+            let listing = if last { rare.listing.take() } else { None };
+            state.tidy();
             if let (true, false, Some(real)) = (last, state.gone, movable(&dir.inode)) {
                 real.unpin();
             }
-            if last { state.listing.take() } else { None }
+            listing
         };
         drop(listing);
     }
@@ -122,6 +126,8 @@ impl Overlay {
     ) -> Result<()> {
         let dir = self.opened_dir(fh)?;
         let dir_ino = dir.inode.ino;
+        // Of each directory in it all layers would be asked about their marks, and most who list it never ask for one.
+        let looks_in_many = dir.inode.lower_dirs().len() > MANY_LAYERS;
         self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
                 return Ok(each(DirEntryPlus { entry, attr: None }));
@@ -131,6 +137,9 @@ impl Overlay {
                     // Whoever lists a directory shall not wait for what is attached in it.
                     return Ok(self.without_node(entry, &mut each));
                 }
+            }
+            if entry.kind == FileKind::Dir && looks_in_many {
+                return Ok(self.without_node(entry, &mut each));
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
@@ -209,7 +218,7 @@ impl Overlay {
             // Others make and remove names, too: each reader has the names as they were when it began.
             let mut kept = dir.listing.lock();
             if kept.is_none() {
-                let _names = inode.names.read();
+                let _names = inode.names().read();
                 *kept = Some(Listing::new(self.merged_names(inode)?));
             }
             return Ok(kept.as_ref().map(batch).unwrap_or_default());
@@ -219,17 +228,17 @@ impl Overlay {
             if state.gone {
                 return Ok(Vec::new());
             }
-            if let Some(listing) = &state.listing {
+            if let Some(listing) = &state.rare().listing {
                 return Ok(batch(listing));
             }
         }
         let listing = {
-            let _names = inode.names.read();
+            let _names = inode.names().read();
             let listing = Listing::new(self.merged_names(inode)?);
             let mut state = inode.state.write();
             // Without an open directory nobody would take it back.
-            if state.open_dirs > 0 && state.listing.is_none() {
-                state.listing = Some(Box::new(listing));
+            if state.rare().open_dirs > 0 && state.rare().listing.is_none() {
+                state.rare_mut().listing = Some(Box::new(listing));
                 None
             } else {
                 Some(listing)
@@ -248,14 +257,14 @@ impl Overlay {
             false => self.layered_names(inode)?,
         };
         self.unite(inode, &mut listed)?;
-        let points = inode.state.read().points.clone();
+        let points = inode.state.read().rare().points.clone();
         let Some(mut points) = points else { return Ok(listed) };
         if inode.stack.is_direct() {
             // Others may have changed what is on the way to a graft.
             for (name, _) in points.iter().filter(|(_, point)| !matches!(point, Point::Graft(_))) {
                 self.lookup_locked(inode, name)?;
             }
-            points = inode.state.read().points.clone().unwrap_or_default();
+            points = inode.state.read().rare().points.clone().unwrap_or_default();
         }
         let attached = |(name, point): (&OsStr, &Point)| Listed {
             name: name.into(),
@@ -294,14 +303,14 @@ impl Overlay {
         let dirs = inode.real_dirs();
         let mut merger = Merger::default();
         let upper_parts = usize::from(inode.upper_dir().is_some());
-        let mut lower_names = LowerNames::default();
+        let mut lower_names = Learning::default();
         for (i, real) in dirs.iter().enumerate() {
             let raws = self.raw_names(inode, real)?;
             let last = i + 1 == dirs.len();
             let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
             let whiteout_files = merger.feed(real.layer(), last, entries);
             real.note(Fact::NoWhiteoutFiles, !whiteout_files);
-            if let Some(position) = i.checked_sub(upper_parts) {
+            if let Some(position) = i.checked_sub(upper_parts).and_then(|at| u16::try_from(at).ok()) {
                 for (name, ..) in &raws {
                     lower_names.add(position, name);
                     if let Some(hidden) = mark::hidden_by(name.as_bytes()) {
@@ -311,16 +320,16 @@ impl Overlay {
             }
         }
         if !inode.lower_dirs().is_empty() {
-            inode.keep_names(lower_names);
+            inode.keep_names(lower_names.finish());
         }
         Ok(merger.finish())
     }
 
     fn raw_names(&self, inode: &Inode, real: &Arc<RealDir>) -> Result<Vec<(Box<OsStr>, u64, RawKind)>> {
-        let fd = real.fd().call("openat2")?;
+        let fd = real.readable(!real.layer().is_upper()).call("openat2")?;
         let stack = &inode.stack;
         let mut raws = Vec::new();
-        let read = dir::read(fd.as_fd(), real.layer() != LayerId::UPPER, |entry| {
+        let read = dir::entries(&fd, |entry| {
             let at = At::new(fd.as_fd(), entry.name);
             let kind = match entry.kind {
                 None | Some(FileKind::Char) => {
@@ -376,7 +385,7 @@ impl Overlay {
 
     /// Whether the directory shows no name. Locks: its names, for reading at least.
     pub(super) fn is_empty_locked(&self, inode: &Arc<Inode>) -> Result<bool> {
-        let leads_to_grafts = inode.state.read().points.is_some();
+        let leads_to_grafts = inode.state.read().rare().points.is_some();
         Ok(!leads_to_grafts && self.shown_names(inode)?.is_empty())
     }
 }
@@ -389,7 +398,7 @@ fn movable(inode: &Inode) -> Option<&Arc<RealDir>> {
 
 fn parent_number(inode: &Inode) -> u64 {
     let state = inode.state.read();
-    let above = state.names.first().map(|name| &name.parent).or(state.above.as_ref());
+    let above = state.names.first().map(|name| &name.parent).or(state.rare().above.as_ref());
     above.map_or(inode.st_ino, |parent| parent.st_ino)
 }
 
@@ -401,12 +410,13 @@ fn begin(dir: &OpenDir) {
         return;
     }
     // Most listings are read once, and then there is none yet.
-    if inode.state.read().listing.is_none() {
+    if inode.state.read().rare().listing.is_none() {
         return;
     }
     let mut state = inode.state.write();
-    let only_reader = state.open_dirs == 1;
-    if let Some(listing) = &mut state.listing {
+    let Some(rare) = state.rare_if_any() else { return };
+    let only_reader = rare.open_dirs == 1;
+    if let Some(listing) = &mut rare.listing {
         listing.begin(only_reader);
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn of_moving_file(
 ) -> Result<Option<Redirect>> {
     let (data_below, indexed) = {
         let state = inode.state.read();
-        (state.data.is_some(), state.index.is_some())
+        (state.rare().data.is_some(), state.rare().index.is_some())
     };
     if !data_below {
         return Ok(None);

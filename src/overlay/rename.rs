@@ -8,11 +8,12 @@ use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
 use super::create::Under;
-use super::remove::{count_names, keep_reachable};
+use super::made::Stands;
+use super::remove::{Patience, count_names, is_counted_later, keep_reachable};
 use super::{Caller, Overlay, redirect};
 use crate::copy_up::{Need, meta};
 use crate::error::{Context, Error, Result};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode, InodeRef};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
@@ -31,48 +32,45 @@ pub(super) struct Place<'a> {
     pub(super) parent: &'a Arc<Inode>,
     pub(super) name: &'a OsStr,
     pub(super) inode: Option<InodeRef<'a>>,
+    /// What the layers have there besides.
+    pub(super) under: Under,
+}
+
+/// What the kernel asks for: `name` in `parent` is to become `new_name` in `new_parent`.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The directory of the old name.
+    pub parent: Ino,
+    /// The old name.
+    pub name: &'a OsStr,
+    /// The directory of the new name.
+    pub new_parent: Ino,
+    /// The new name.
+    pub new_name: &'a OsStr,
+    /// What becomes of what has the new name.
+    pub mode: Mode,
+    /// A char 0:0 of this caller is left at the old name, for an overlay on top of this mount. Errors: `Invalid` where such an
+    /// object cannot be made. Source: rename(2) `RENAME_WHITEOUT`.
+    pub whiteout_of: Option<Caller>,
 }
 
 impl Overlay {
-    /// Moves `name` in `parent` to `new_name` in `new_parent`.
+    /// Moves what `asked` names.
     /// Errors: `NotFound`, `Exists`, `NotEmpty`, `IsDir`, `NotDir`, `CrossDevice` where a redirect would be needed and is
     /// not allowed, `ReadOnly`, and what the upper layer answers. Then nothing has moved.
-    pub fn rename(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        new_parent: Ino,
-        new_name: &OsStr,
-        mode: Mode,
-    ) -> Result<()> {
-        self.rename_leaving(parent, name, new_parent, new_name, mode, None)
+    pub fn rename(&self, asked: Asked<'_>) -> Result<()> {
+        self.rename_with(asked, Patience::Any).map(drop)
     }
 
-    /// As `rename`, and leaves a char 0:0 of `caller` at the old name, for an overlay on top of this mount.
-    /// Errors: besides, `Invalid` where such an object cannot be made. Source: rename(2) `RENAME_WHITEOUT`.
-    pub fn rename_with_whiteout(
-        &self,
-        caller: Caller,
-        parent: Ino,
-        name: &OsStr,
-        new_parent: Ino,
-        new_name: &OsStr,
-        mode: Mode,
-    ) -> Result<()> {
-        self.rename_leaving(parent, name, new_parent, new_name, mode, Some(caller))
+    /// As `rename`, unless much data would be copied up first: then nothing is done, and false returned.
+    pub fn rename_at_once(&self, asked: Asked<'_>) -> Result<bool> {
+        self.rename_with(asked, Patience::Little)
     }
 
-    fn rename_leaving(
-        &self,
-        parent: Ino,
-        name: &OsStr,
-        new_parent: Ino,
-        new_name: &OsStr,
-        mode: Mode,
-        whiteout_of: Option<Caller>,
-    ) -> Result<()> {
-        let parent = self.holder(self.dir(parent)?, name)?;
-        let new_parent = self.holder(self.dir(new_parent)?, new_name)?;
+    fn rename_with(&self, asked: Asked<'_>, patience: Patience) -> Result<bool> {
+        let Asked { name, new_name, mode, .. } = asked;
+        let parent = self.holder(self.dir(asked.parent)?, name)?;
+        let new_parent = self.holder(self.dir(asked.new_parent)?, new_name)?;
         if !Arc::ptr_eq(&parent.stack, &new_parent.stack) {
             return Err(Error::CrossDevice("the two directories are different trees"));
         }
@@ -83,59 +81,73 @@ impl Overlay {
         };
         check_no_point()?;
         self.check_new_name(&new_parent, new_name)?;
-        self.bring_up(&parent, name, &new_parent, new_name, mode)?;
-        // Two directories, or the shape of the tree: one at a time.
-        let _gate = parent.stack.rename_gate.write();
-        let _names = parent.names.write();
-        let _new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names.write_second());
-        // Again, now that it stays true.
-        check_no_point()?;
-        let old = Place { parent: &parent, name, inode: Some(self.existing_locked(&parent, name)?) };
-        let new_entry = self.lookup_locked(&new_parent, new_name)?;
-        let new = Place { parent: &new_parent, name: new_name, inode: new_entry.map(|entry| entry.inode) };
-        if parent.stack.is_direct() {
-            return self.rename_direct(&old, &new, mode, whiteout_of.is_some());
-        }
-        // Made before anything moves, so that a refusal comes in time.
-        let whiteout = whiteout_of.map(|caller| self.shown_whiteout(caller, &parent)).transpose()?;
-        let moved = self.rename_locked(&old, &new, mode)?;
-        match whiteout {
-            Some(whiteout) if moved => self.put_whiteout_locked(whiteout, &parent, name),
-            _ => Ok(()),
+        loop {
+            // Two directories, or the shape of the tree: one at a time.
+            let gate = parent.stack.rename_gate.write();
+            let names = parent.names().write();
+            let new_names = (!Arc::ptr_eq(&parent, &new_parent)).then(|| new_parent.names().write_second());
+            // Again, now that it stays true.
+            check_no_point()?;
+            let Stands { inode, under } = self.stands_locked(&parent, name)?;
+            let inode = Some(inode.ok_or(Error::NotFound)?);
+            let old = Place { parent: &parent, name, inode, under };
+            let Stands { inode, under } = self.stands_locked(&new_parent, new_name)?;
+            let new = Place { parent: &new_parent, name: new_name, inode, under };
+            self.check_move(&old, &new, mode)?;
+            if !is_up(&old, &new, mode) {
+                // It may take long, so nobody shall wait for the names meanwhile. Then everything is looked at again.
+                drop((new_names, names, gate));
+                if patience == Patience::Little && self.moving_copies_much(&old, &new, mode) {
+                    return Ok(false);
+                }
+                self.bring_up(&old, &new, mode)?;
+                continue;
+            }
+            if parent.stack.is_direct() {
+                return self.rename_direct(&old, &new, mode, asked.whiteout_of.is_some()).map(|()| true);
+            }
+            // Made before anything moves, so that a refusal comes in time.
+            let whiteout =
+                asked.whiteout_of.map(|caller| self.shown_whiteout(caller, &parent)).transpose()?;
+            let moved = self.rename_locked(&old, &new, mode)?;
+            if let Some(whiteout) = whiteout.filter(|_| moved) {
+                self.put_whiteout_locked(whiteout, &parent, name)?;
+            }
+            return Ok(true);
         }
     }
 
-    /// Copies up what will move, before any names are locked: it may take long.
-    fn bring_up(
-        &self,
-        parent: &Arc<Inode>,
-        name: &OsStr,
-        new_parent: &Arc<Inode>,
-        new_name: &OsStr,
-        mode: Mode,
-    ) -> Result<()> {
-        let find = |dir: &Arc<Inode>, name: &OsStr| {
-            let _names = dir.names.read();
-            self.lookup_locked(dir, name)
-        };
-        let old = find(parent, name)?.ok_or(Error::NotFound)?.inode;
-        let new = find(new_parent, new_name)?;
-        match (mode, &new) {
+    /// Errors: what is refused whatever the layers hold.
+    fn check_move(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+        match (mode, &new.inode) {
             (Mode::NoReplace, Some(_)) => return Err(Error::Exists),
             (Mode::Exchange, None) => return Err(Error::NotFound),
             _ => {}
         }
-        if old.is_dir() && !old.lower_dirs().is_empty() && !self.settings.redirects {
+        let has_lowers = |inode: &Inode| inode.is_dir() && !inode.lower_dirs().is_empty();
+        if old.inode.as_ref().is_some_and(|old| has_lowers(old)) && !self.settings.redirects {
             return Err(Error::CrossDevice("the directory has lower parts, and redirect_dir is not on"));
         }
-        self.copy_up.ensure(&old, Need::Metadata)?;
-        self.copy_up.ensure(parent, Need::Metadata)?;
-        self.copy_up.ensure(new_parent, Need::Metadata)?;
-        match (mode, new) {
-            (Mode::Exchange, Some(new)) => self.copy_up.ensure(&new.inode, Need::Metadata),
-            (_, Some(new)) if !new.inode.is_dir() => self.prepare_unlink(&new.inode),
+        Ok(())
+    }
+
+    /// Copies up what will move. Locks: none is held, since it may take long.
+    fn bring_up(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
+        self.copy_up.ensure(old.inode.as_ref().ok_or(Error::NotFound)?, Need::Metadata)?;
+        self.copy_up.ensure(old.parent, Need::Metadata)?;
+        self.copy_up.ensure(new.parent, Need::Metadata)?;
+        match &new.inode {
+            Some(target) if mode == Mode::Exchange => self.copy_up.ensure(target, Need::Metadata),
+            Some(target) if !target.is_dir() => self.prepare_unlink(target),
             _ => Ok(()),
         }
+    }
+
+    /// Whether what `bring_up` would do copies so much that it should not keep a worker busy.
+    fn moving_copies_much(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> bool {
+        let copied = |target: &&InodeRef<'_>| mode == Mode::Exchange || is_counted_later(target);
+        let target = new.inode.as_ref().filter(copied);
+        old.inode.iter().chain(target).any(|inode| self.metadata_copies_much(inode))
     }
 
     /// Whether anything was to be moved.
@@ -160,12 +172,11 @@ impl Overlay {
             Some(target) => self.copy_up.link_up_indexed(target, new.parent, new.name)?,
             None => {}
         }
-        let (old_side, _) = self.side(old)?;
-        let (new_side, under) = self.side(new)?;
+        let (old_side, new_side) = (self.side(old)?, self.side(new)?);
         let target_marks = self.target_marks(upper, new, mode)?;
         let plan = plan(old_side, new_side, mode, self.settings.redirects, target_marks)
             .map_err(|Refusal::NoRedirect| Error::CrossDevice("a directory with lower parts cannot move"))?;
-        self.carry_out(upper, old, new, mode, plan, new_side, under)?;
+        self.carry_out(upper, old, new, mode, plan, new_side)?;
         self.renamed(old, new, mode)?;
         Ok(true)
     }
@@ -192,23 +203,19 @@ impl Overlay {
         }
     }
 
-    fn side(&self, place: &Place<'_>) -> Result<(Side, Under)> {
-        let mut under = Under { whiteout: false, whiteout_file: false, lower_shows: false };
+    fn side(&self, place: &Place<'_>) -> Result<Side> {
+        let Under { whiteout, lower_shows, .. } = place.under;
         let shows = match &place.inode {
-            None => {
-                under = self.under_locked(place.parent, place.name)?;
-                Shows::Nothing
-            }
-            Some(inode) => {
-                under.lower_shows = self.lower_shows(place.parent, place.name)?;
-                match inode.kind {
-                    FileKind::Dir if !inode.lower_dirs().is_empty() => Shows::MergedDir,
-                    FileKind::Dir => Shows::UpperDir { opaque: inode.state.read().opaque },
-                    _ => Shows::NonDir,
-                }
-            }
+            None => Shows::Nothing,
+            Some(inode) => match inode.kind {
+                FileKind::Dir if !inode.lower_dirs().is_empty() => Shows::MergedDir,
+                FileKind::Dir => Shows::UpperDir { opaque: inode.state.read().opaque },
+                _ => Shows::NonDir,
+            },
         };
-        Ok((Side { shows, lower_shows: under.lower_shows, upper_whiteout: under.whiteout }, under))
+        let lower_shows =
+            lower_shows || (place.inode.is_some() && self.lower_shows(place.parent, place.name)?);
+        Ok(Side { shows, lower_shows, upper_whiteout: whiteout })
     }
 
     /// Whether the directory that goes holds marks in the upper layer, so that it is not empty there.
@@ -222,7 +229,6 @@ impl Overlay {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one rename, used once")]
     fn carry_out(
         &self,
         upper: &Upper,
@@ -231,7 +237,6 @@ impl Overlay {
         mode: Mode,
         plan: Plan,
         new_side: Side,
-        under: Under,
     ) -> Result<()> {
         let (old_dir, new_dir) = (upper_fd(old.parent)?, upper_fd(new.parent)?);
         let same_dir = Arc::ptr_eq(old.parent, new.parent);
@@ -274,7 +279,7 @@ impl Overlay {
             target.upper_dir().into_iter().for_each(|real| real.unpin());
         }
         moved?;
-        if under.whiteout_file {
+        if new.under.whiteout_file {
             // The object of a name wins over `.wh.` of that name in the same layer.
             log_left("a whiteout", new.name, upper.remove_whiteout_file(new_dir.as_fd(), new.name));
         }
@@ -419,7 +424,8 @@ impl Overlay {
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
         let permissions = target.stack.terms.permissions;
-        meta::copy(upper.namespace, permissions, At::fd(fd.as_fd()), &before, temp.at())?;
+        let made = meta::Made { ids: upper.maker, mode: 0o700 };
+        meta::copy(upper.namespace, permissions, At::fd(fd.as_fd()), &before, temp.at(), made)?;
         upper.set_opaque(temp.at())?;
         meta::copy_times(&before, temp.at())?;
         match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
@@ -444,6 +450,17 @@ impl Overlay {
         self.sync_names(old.parent)?;
         if Arc::ptr_eq(old.parent, new.parent) { Ok(()) } else { self.sync_names(new.parent) }
     }
+}
+
+/// Whether all that is to be in the upper layer before the move is there.
+fn is_up(old: &Place<'_>, new: &Place<'_>, mode: Mode) -> bool {
+    let parents = old.parent.has_upper() && new.parent.has_upper();
+    parents
+        && old.inode.as_ref().is_some_and(|inode| inode.has_upper())
+        && new.inode.as_ref().is_none_or(|target| match mode {
+            Mode::Exchange => target.has_upper(),
+            Mode::Replace | Mode::NoReplace => target.is_dir() || !is_counted_later(target),
+        })
 }
 
 /// Runs `call`, which moves the object to `to`. Nobody opens a directory by either name meanwhile.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{Mode, Overlay};
+use super::{Asked, Mode, Overlay};
 use crate::config::{Config, Upper};
 use crate::error::Result;
 use crate::inode::Ino;
@@ -46,7 +46,10 @@ fn fails_whole(passes: u64, prepare: impl FnOnce(&Overlay, Ino) -> Result<()>) -
     let before = first.getattr(target.inode.ino).expect("attributes").stat;
 
     let armed = crate::sys::fault::arm(passes, Errno::EIO);
-    let renamed = first.rename(Ino::ROOT, OsStr::new("new"), Ino::ROOT, OsStr::new("d"), Mode::Replace);
+    let (name, new_name) = (OsStr::new("new"), OsStr::new("d"));
+    let mode = Mode::Replace;
+    let asked = Asked { parent: Ino::ROOT, name, new_parent: Ino::ROOT, new_name, mode, whiteout_of: None };
+    let renamed = first.rename(asked);
     let fired = armed.fired();
     drop(armed);
     assert!(fired || renamed.is_ok(), "{renamed:?}");

@@ -145,7 +145,7 @@ impl Overlay {
 
     fn enter<'a>(&self, path: PathBuf, layers: Entry<'a>, graft: Option<Entry<'a>>) -> Result<Dir<'a>> {
         let mut names: Vec<Box<OsStr>> = {
-            let _names = layers.inode.names.read();
+            let _names = layers.inode.names().read();
             let shown = self.shown_names(&layers.inode).map_err(|error| unreadable(&path, &error))?;
             shown.into_iter().map(|shown| shown.name).collect()
         };
@@ -155,7 +155,7 @@ impl Overlay {
 
     /// What the trees themselves have under the name; nothing also if it went meanwhile.
     fn child(&self, path: &Path, dir: &Entry<'_>, name: &OsStr) -> Result<Option<Entry<'_>>> {
-        let _names = dir.inode.names.read();
+        let _names = dir.inode.names().read();
         match self.found_locked(&dir.inode, name) {
             Err(Error::Stale | Error::NotFound) => Ok(None),
             found => found.map_err(|error| unreadable(path, &error)),

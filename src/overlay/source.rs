@@ -13,7 +13,7 @@ use super::Overlay;
 use crate::config::{Config, FsyncMode, Upper, XattrPermissions};
 use crate::error::{Context, Error, Result};
 use crate::graft::{self, Cache, Cow, Create, Pin, Source, Spec};
-use crate::inode::node::State;
+use crate::inode::State;
 use crate::inode::{Ino, Inode, Node, Root};
 use crate::layer::ephemeral::Ephemeral;
 use crate::layer::{Kept, Stack, Terms};
@@ -121,7 +121,9 @@ impl Overlay {
             .map_err(|errno| refused(path, errno.desc()))?;
         let real = stat(At::fd(fd.as_fd())).call("statx")?;
         let ino = stack.pack_ino(real.dev, real.ino).map_or_else(|| self.store.count(), Ino);
-        let state = State { upper_ino: real.ino, orphan: Some(Arc::new(fd)), ..State::default() };
+        let mut state = State::default();
+        state.upper_ino = real.ino;
+        state.rare_mut().orphan = Some(Arc::new(fd));
         let inode = Inode::new(ino, ino.0, real.kind, Arc::new(stack), Node::NonDir, state);
         Ok(Root::Inode(self.hold_new(Arc::new(inode))?))
     }

@@ -54,7 +54,7 @@ pub(super) struct Attached {
 impl Attached {
     /// The directory it is attached in now: others may have put another one on the way.
     pub(super) fn above(&self) -> Arc<Inode> {
-        self.root.inode().state.read().above.clone().unwrap_or_else(|| self.parent.clone())
+        self.root.inode().state.read().rare().above.clone().unwrap_or_else(|| self.parent.clone())
     }
 }
 

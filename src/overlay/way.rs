@@ -74,7 +74,7 @@ impl Overlay {
     }
 
     fn found_in(&self, dir: &Arc<Inode>, name: &OsStr) -> Result<Option<Entry<'_>>> {
-        let _names = dir.names.read();
+        let _names = dir.names().read();
         self.found_locked(dir, name)
     }
 

@@ -11,6 +11,7 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
 use crate::layer::Stack;
+use crate::layer::real_dir::Fact;
 use crate::merge::mark;
 use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
@@ -18,6 +19,9 @@ use crate::sys::{At, attr, cred};
 
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+/// What programs ask every file for: ls(1) and cp(1), and the kernel itself before it runs one.
+const ASKED_OF_ALL: [&str; 4] =
+    ["security.selinux", "security.capability", "system.posix_acl_access", "system.posix_acl_default"];
 /// On the mount's root: the path of its control socket.
 const SOCKET: &str = "user.stratafs.socket";
 
@@ -33,10 +37,16 @@ impl Overlay {
             Error::NotPermitted(_) => Error::NoAttribute,
             error => error,
         })?;
-        if inode.is_synthetic() {
+        // Nobody but the mount gives attributes to what is in layers.
+        let asked = if inode.stack.is_direct() { None } else { asked_of_all(name) };
+        if inode.is_synthetic() || asked.is_some_and(|bit| inode.absent.knows(bit)) {
             return Err(Error::NoAttribute);
         }
-        let len = inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"))?;
+        let read = inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"));
+        if let (Some(bit), Err(Errno::ENODATA)) = (asked, read.as_ref().map_err(Error::errno)) {
+            inode.absent.note(bit);
+        }
+        let len = read?;
         if is_acl(name.as_bytes()) {
             // Nothing was read where only the size was asked for.
             if let Some(value) = buffer.get_mut(..len) {
@@ -113,10 +123,16 @@ impl Overlay {
             disk_acl(&inode.stack.terms.ids, &mut value)?;
         }
         self.copy_up.ensure(&inode, Need::Metadata)?;
-        inode.with(|at| {
+        inode.absent.attributes_come();
+        let set = inode.with(|at| {
             xattr::set(at, &stored, &value, mode).call("setxattr")?;
             if name.as_bytes() == ACL_ACCESS { drop_foreign_setgid(&inode, caller, at) } else { Ok(()) }
-        })?;
+        });
+        if let Some(dir) = inode.upper_dir() {
+            // It may be a default ACL.
+            dir.note(Fact::NothingToInherit, false);
+        }
+        set?;
         self.copy_up.changed(&inode);
         Ok(())
     }
@@ -129,8 +145,11 @@ impl Overlay {
         }
         inode.stack.check_writable()?;
         let stored = self.stored(&inode.stack, name)?;
-        // What is not there need not be copied up to be removed.
-        inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr"))?;
+        // What is not there need not be copied up to be removed. Of an ACL that is what was asked for.
+        match inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr")) {
+            Err(error) if is_acl(name.as_bytes()) && error.errno() == Errno::ENODATA => return Ok(()),
+            present => present?,
+        };
         self.copy_up.ensure(&inode, Need::Metadata)?;
         inode.with(|at| xattr::remove(at, &stored).call("removexattr"))?;
         self.copy_up.changed(&inode);
@@ -152,6 +171,11 @@ impl Overlay {
         };
         CString::new(stored.into_vec()).map_err(|_| Error::Invalid("a NUL byte in an attribute's name"))
     }
+}
+
+/// The bit of an attribute that every file is asked for.
+fn asked_of_all(name: &OsStr) -> Option<u8> {
+    ASKED_OF_ALL.iter().position(|asked| *asked == name).map(|at| 1 << at)
 }
 
 /// As getxattr(2): no buffer asks for the length. Errors: `Range`.

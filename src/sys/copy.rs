@@ -7,18 +7,42 @@ use nix::errno::Errno;
 
 use super::fault;
 
+/// No disk fails in smaller pieces.
+const SECTOR: u64 = 512;
+
 /// Reads at `offset`; fewer bytes than asked only at the end of the file.
 pub fn pread(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    read_until(file, buffer, offset, |_| false)
+}
+
+/// As `pread` for a file of a filesystem on a disk or in memory, mostly by a single call. What cannot be read there ends
+/// a read early where a sector ends, and another call says why; a read that ends elsewhere has met the end of the file.
+pub fn pread_local(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    read_until(file, buffer, offset, |end| end % SECTOR != 0)
+}
+
+/// Reads until there is no more, or `is_end` says so of the offset that was reached. Errors: also where a part could be
+/// read; who took that for the whole would take the rest for the end of the file.
+fn read_until(
+    file: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    offset: u64,
+    is_end: impl Fn(u64) -> bool,
+) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         let at = to_offset(offset + done as u64)?;
         let Some(rest) = buffer.get_mut(done..) else { break };
         match nix::sys::uio::pread(file, rest, at) {
             Ok(0) => break,
-            Ok(got) => done += got,
+            Ok(got) => {
+                done += got;
+                if is_end(offset + done as u64) {
+                    break;
+                }
+            }
             Err(Errno::EINTR) => {}
-            Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
+            Err(errno) => return Err(errno),
         }
     }
     Ok(done)
@@ -140,4 +164,30 @@ pub fn writeback_error(file: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: the call takes numbers only.
     let done = unsafe { libc::sync_file_range(file.as_raw_fd(), NOWHERE, 1, flags) };
     Errno::result(done).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_read_is_short_at_the_end_of_the_file_only() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        let data: Vec<u8> = (0..1536u32).map(|i| i as u8).collect();
+        for len in [0, 100, 512, 1000, 1024, 1536] {
+            pwrite(file.as_fd(), &data[..len], 0).expect("write");
+            nix::unistd::ftruncate(&file, len as i64).expect("truncate");
+            for (at, want) in [(0, 4096), (0, len), (256, 512), (512, 512), (1024, 512), (2048, 16)] {
+                let there = &data[at.min(len)..len.min(at + want)];
+                for read in [pread, pread_local] {
+                    let mut buffer = vec![0xee; want];
+                    let got = read(file.as_fd(), &mut buffer, at as u64);
+                    assert_eq!(got, Ok(there.len()), "{want} at {at} of {len}");
+                    assert_eq!(&buffer[..there.len()], there, "{want} at {at} of {len}");
+                }
+            }
+        }
+    }
 }

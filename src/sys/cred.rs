@@ -42,6 +42,8 @@ struct CapData {
 thread_local! {
     /// This thread's umask, once it has one of its own.
     static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
+    /// What this thread makes is a caller's, and the caller's umask is meant.
+    static ACTING: Cell<bool> = const { Cell::new(false) };
     /// This thread's ids and capabilities when it acts for nobody.
     static OWN: Cell<Option<(u32, u32, [CapData; 2])>> = const { Cell::new(None) };
 }
@@ -117,15 +119,37 @@ pub fn set_thread_umask(umask: u32) -> Result<()> {
     Ok(())
 }
 
+/// Sees to it that what this thread makes next has all bits of `mode`, but for those that the caller's umask takes off while
+/// it acts as a caller. The umask of the last caller stays in force where it takes none of them off: most callers have the
+/// same, and changing it twice would cost two calls for each object.
+pub(super) fn admit(mode: u32) -> Result<()> {
+    match UMASK.get() {
+        Some(umask) if umask & mode != 0 && !ACTING.get() => set_thread_umask(0),
+        _ => Ok(()),
+    }
+}
+
+/// What this thread takes off the modes of what it makes. It has a umask of its own from now on.
+pub fn thread_umask() -> Result<u32> {
+    if UMASK.get().is_none() {
+        set_thread_umask(0)?;
+    }
+    Ok(UMASK.get().unwrap_or(0))
+}
+
+/// Runs `make` with this umask. What the thread makes for itself after it loses no bits to it: `admit` sees to that.
+pub fn with_umask<T>(umask: u32, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    set_thread_umask(umask)?;
+    ACTING.set(true);
+    let made = make();
+    ACTING.set(false);
+    made
+}
+
 /// Runs `make` with the caller's ids and umask. Capabilities stay, but for the one that would keep the set-group-id
 /// bit of files in foreign groups. Errors: EPERM if the ids cannot be taken on.
 pub fn as_caller<T>(caller: Caller, make: impl FnOnce() -> Result<T>) -> Result<T> {
-    set_thread_umask(caller.umask)?;
-    let made = with_ids(caller, make);
-    // What the daemon makes for itself on this thread must not lose bits to the last caller. Once the thread has a umask
-    // of its own, setting it cannot fail.
-    set_thread_umask(0)?;
-    made
+    with_umask(caller.umask, || with_ids(caller, make))
 }
 
 fn with_ids<T>(caller: Caller, make: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -1,7 +1,7 @@
 //! Reading a directory's entries.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::Result;
@@ -26,31 +26,43 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// `d_ino`, `d_off`, `d_reclen`, `d_type`, in front of the name.
 const HEADER_BYTES: usize = 19;
 
-/// Calls `each` for every entry of the directory `dir` but the two dot names, in the filesystem's order. `quiet` leaves the
-/// directory's time of access as it is, where that may be asked for.
-pub fn read(dir: BorrowedFd<'_>, quiet: bool, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
-    let (itself, flags) = (At::new(dir, OsStr::new(".")), OFlag::O_RDONLY | OFlag::O_DIRECTORY);
-    let readable = match quiet {
-        true => open::file(itself, flags | OFlag::O_NOATIME).or_else(|_| open::file(itself, flags))?,
-        false => open::file(itself, flags)?,
-    };
-    let mut buffer = vec![0u8; BUFFER_BYTES];
+/// Opens the directory at `at` for reading its names. `quiet` leaves its time of access as it is, where that may be asked for.
+pub fn open(at: At<'_>, quiet: bool) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    match quiet {
+        true => open::file(at, flags | OFlag::O_NOATIME).or_else(|_| open::file(at, flags)),
+        false => open::file(at, flags),
+    }
+}
+
+/// Calls `each` for every entry of the directory `dir` but the two dot names, in the filesystem's order. `quiet` is as in `open`.
+pub fn read(dir: BorrowedFd<'_>, quiet: bool, each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+    entries(&open(At::new(dir, OsStr::new(".")), quiet)?, each)
+}
+
+/// As `read`, for a directory that was just opened for reading.
+pub fn entries(readable: &OwnedFd, mut each: impl FnMut(Entry<'_>) -> Result<()>) -> Result<()> {
+    let mut buffer: Vec<u8> = Vec::with_capacity(BUFFER_BYTES);
     loop {
-        // SAFETY: the buffer is writable for the length given and lives through the call.
+        let room = buffer.spare_capacity_mut();
+        // SAFETY: the room is writable for the length given and lives through the call.
         let got = unsafe {
-            libc::syscall(libc::SYS_getdents64, readable.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+            libc::syscall(libc::SYS_getdents64, readable.as_raw_fd(), room.as_mut_ptr(), room.len())
         };
         let got = Errno::result(got)? as usize;
         if got == 0 {
             return Ok(());
         }
-        let mut rest = buffer.get(..got).unwrap_or_default();
+        // SAFETY: the kernel has filled so many bytes, which are no more than there was room for.
+        unsafe { buffer.set_len(got) };
+        let mut rest = buffer.as_slice();
         while let Some((entry, after)) = parse(rest) {
             rest = after;
             if !matches!(entry.name.as_bytes(), b"." | b"..") {
                 each(entry)?;
             }
         }
+        buffer.clear();
     }
 }
 

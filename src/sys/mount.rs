@@ -84,6 +84,20 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Major and minor number of the device of the filesystem that is mounted at `mountpoint`. It is not asked itself: it may not
+/// answer yet.
+pub fn device(mountpoint: &Path) -> Result<(u32, u32)> {
+    let mut raw = std::mem::MaybeUninit::<libc::statx>::uninit();
+    let done = mountpoint.with_nix_path(|path| {
+        // SAFETY: `path` is NUL-terminated and `raw` has room for the answer; both live through the call.
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, 0, raw.as_mut_ptr()) }
+    })?;
+    Errno::result(done)?;
+    // SAFETY: the call succeeded, so the kernel has filled the whole structure.
+    let raw = unsafe { raw.assume_init() };
+    Ok((raw.stx_dev_major, raw.stx_dev_minor))
+}
+
 /// The mounts inside a tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Inside {

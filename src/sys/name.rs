@@ -9,11 +9,12 @@ use nix::sys::stat::{Mode, SFlag, makedev};
 use nix::unistd::UnlinkatFlags;
 use nix::{NixPath, Result};
 
-use super::{At, fault, proc_path};
+use super::{At, cred, fault, proc_path};
 
 /// Makes a directory.
 pub fn mkdir(at: At<'_>, mode: u32) -> Result<()> {
     fault::point()?;
+    cred::admit(mode)?;
     nix::sys::stat::mkdirat(at.dir, at.name, Mode::from_bits_truncate(mode))
 }
 
@@ -22,6 +23,7 @@ pub fn mknod(at: At<'_>, mode: u32, major: u32, minor: u32) -> Result<()> {
     fault::point()?;
     let kind = SFlag::from_bits_truncate(mode & libc::S_IFMT);
     let perm = Mode::from_bits_truncate(mode & 0o7777);
+    cred::admit(mode & 0o7777)?;
     nix::sys::stat::mknodat(at.dir, at.name, kind, perm, makedev(u64::from(major), u64::from(minor)))
 }
 

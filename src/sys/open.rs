@@ -124,5 +124,6 @@ pub fn file(at: At<'_>, flags: OFlag) -> Result<OwnedFd> {
 /// Makes and opens a file that must not exist yet.
 pub fn create(at: At<'_>, flags: OFlag, mode: u32) -> Result<OwnedFd> {
     super::fault::point()?;
+    super::cred::admit(mode)?;
     beneath(at.dir, at.name, flags | OFlag::O_CREAT | OFlag::O_EXCL, Mode::from_bits_truncate(mode))
 }

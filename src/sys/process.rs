@@ -39,6 +39,18 @@ pub fn give_back_memory() {
     }
 }
 
+/// Whether the kernel that runs is this one or a newer one; not, if it does not say. Source: uname(2).
+pub fn kernel_is_since(major: u32, minor: u32) -> bool {
+    let running = nix::sys::utsname::uname().ok();
+    let release = running.as_ref().and_then(|running| running.release().to_str());
+    release.and_then(version) >= Some((major, minor))
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// How a process holds something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
@@ -125,6 +137,14 @@ fn identity(path: &Path) -> Option<((u32, u32), u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_have_two_numbers() {
+        assert_eq!(version("6.12.48+deb13-amd64\n"), Some((6, 12)));
+        assert_eq!(version("7.0-rc1"), Some((7, 0)));
+        assert_eq!(version(""), None);
+        assert!(kernel_is_since(3, 0) && !kernel_is_since(1000, 0));
+    }
 
     #[test]
     fn a_process_with_threads_is_not_split() {

@@ -138,6 +138,11 @@ pub fn fgetxattr(f: &File, name: &str) -> Res<Vec<u8>> {
     Ok(value)
 }
 
+/// Sets one of an open file, whatever its name is by now.
+pub fn fsetxattr(f: &File, name: &str, value: &[u8]) -> Res<()> {
+    unit(unsafe { libc::fsetxattr(f.as_raw_fd(), c(name).as_ptr(), value.as_ptr().cast(), value.len(), 0) })
+}
+
 pub fn removexattr(path: impl AsRef<Path>, name: &str) -> Res<()> {
     let name = CString::new(name).unwrap();
     unit(unsafe { libc::lremovexattr(c(path).as_ptr(), name.as_ptr()) })

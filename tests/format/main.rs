@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod combinations;
+mod deep;
 mod foreign;
 mod grafts;
 mod interchange;

@@ -272,6 +272,31 @@ fn stat_is_right_after_write_and_after_close() {
     assert_eq!(mtime(&path), closed, "the time shown before the remount was not the one kept");
 }
 
+/// The kernel keeps what it knows of a file that is opened for writing only, and notices each write.
+#[test]
+fn stat_is_right_after_each_of_many_appends() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.upper().file("up", "0");
+    f.mount();
+    for len in 1..20 {
+        assert_eq!(stat(f.p("up")).len(), len);
+        let before = stat(f.p("up")).modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let append = sys::open(f.p("up"), libc::O_WRONLY | libc::O_APPEND, 0).unwrap();
+        assert_eq!(stat(f.p("up")).len(), len);
+        append.write_all_at(b"x", 0).unwrap();
+        assert_eq!(stat(f.p("up")).len(), len + 1, "while it is open");
+        if len % 2 == 0 {
+            drop(append);
+        }
+        let now = stat(f.p("up"));
+        assert!((now.len(), now.modified().unwrap() > before) == (len + 1, true), "{now:?}");
+    }
+    drop(sys::open(f.p("up"), libc::O_WRONLY | libc::O_TRUNC, 0).unwrap());
+    assert_eq!(stat(f.p("up")).len(), 0);
+    f.check(|m| assert_eq!(stat(m.join("up")).len(), 0));
+}
+
 /// Source: mmap(2): mtime is updated between the write and a following msync with MS_SYNC.
 #[test]
 fn stat_is_right_after_a_shared_map_was_written() {
@@ -321,5 +346,52 @@ fn readers_across_the_copy_up_see_old_or_new() {
         }
         drop(w);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+/// Small files are in the kernel's cache before they are read for the first time; whoever changes them at that very moment is
+/// seen all the same.
+#[test]
+fn first_open_and_first_change_at_once() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    let files = 400;
+    let old = vec![b'o'; 5000];
+    for i in 0..files {
+        f.lower(0).file(format!("d/{i}"), &old);
+    }
+    f.mount();
+    let wanted = |i: usize| match i % 4 {
+        0 => b"new".to_vec(),
+        1 => old[..10].to_vec(),
+        2 => [&b"NEW"[..], &old[3..]].concat(),
+        _ => [&old[..], &b"more"[..]].concat(),
+    };
+    let turn = std::sync::Barrier::new(2);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for i in 0..files {
+                turn.wait();
+                let seen = fs::read(f.p(format!("d/{i}"))).unwrap();
+                let (new, torn) = (wanted(i), seen.len() == 5000 && seen[3..] == old[3..]);
+                assert!(seen == old || seen == new || seen.is_empty() || torn, "{i}: {} bytes", seen.len());
+            }
+        });
+        for i in 0..files {
+            let path = f.p(format!("d/{i}"));
+            turn.wait();
+            match i % 4 {
+                0 => fs::write(&path, "new").unwrap(),
+                1 => sys::truncate(&path, 10).unwrap(),
+                2 => rw(&path).write_all_at(b"NEW", 0).unwrap(),
+                _ => rw(&path).write_all_at(b"more", 5000).unwrap(),
+            }
+            assert_eq!(fs::read(&path).unwrap(), wanted(i), "{i}");
+        }
+    });
+    f.check(|m| {
+        for i in 0..files {
+            assert_eq!(fs::read(m.join(format!("d/{i}"))).unwrap(), wanted(i), "{i}");
+            assert_eq!(stat(m.join(format!("d/{i}"))).len(), wanted(i).len() as u64, "{i}");
+        }
     });
 }

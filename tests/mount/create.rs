@@ -206,6 +206,65 @@ fn default_acls_are_inherited() {
     as_user(1003, 1003, || assert_eq!(err(fs::read(&file)), Errno::EACCES));
 }
 
+/// What is remembered of a directory when something is made in it does not outlive a change of it.
+#[test]
+fn what_a_directory_hands_down_may_change() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    let default = acl(7, Some((1001, 7)), 5, Some(7), 0);
+    f.lower(0).dir("d").mode(0o755);
+    f.mount();
+    let make = |name: &str| sys::mkdir(f.p("d").join(name), 0o775).unwrap();
+    sys::with_umask(0o027, || {
+        make("plain");
+        sys::lchown(f.p("d"), 0, 777).unwrap();
+        sys::chmod(f.p("d"), 0o2755).unwrap();
+        make("setgid");
+        sys::chmod(f.p("d"), 0o755).unwrap();
+        assert_eq!(stat(f.p("d")).mode() & 0o7777, 0o755);
+        make("plain again");
+        sys::setxattr(f.p("d"), "system.posix_acl_default", &default, 0).unwrap();
+        make("acl");
+        sys::removexattr(f.p("d"), "system.posix_acl_default").unwrap();
+        make("plain at last");
+    });
+    f.check(|m| {
+        let all = [
+            ("plain", 0, 0o750),
+            ("setgid", 777, 0o2750),
+            ("plain again", 0, 0o750),
+            ("acl", 0, 0o770),
+            ("plain at last", 0, 0o750),
+        ];
+        for (name, gid, mode) in all {
+            let made = m.join("d").join(name);
+            assert_eq!((stat(&made).gid(), stat(&made).mode() & 0o7777), (gid, mode), "{name}");
+            let acl = sys::getxattr(&made, "system.posix_acl_default");
+            assert_eq!(acl.ok(), (name == "acl").then(|| default.clone()), "{name}");
+        }
+    });
+}
+
+/// Source: kernel `ovl_workdir_create`, which removes the ACLs of its workdir.
+#[test]
+fn an_acl_of_the_workdir_reaches_nothing() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    f.lower(0).dir("d").mode(0o755).file("d/f", "low").mode(0o640);
+    let default = acl(7, Some((1001, 7)), 5, Some(7), 0);
+    fs::create_dir_all(f.work("")).unwrap();
+    sys::setxattr(f.work(""), "system.posix_acl_default", &default, 0).unwrap();
+    f.mount();
+    sys::with_umask(0o022, || sys::mkdir(f.p("d/made"), 0o755).unwrap());
+    fs::write(f.p("d/f"), "up").unwrap();
+    f.check(|m| {
+        for (name, mode) in [("d", 0o755), ("d/f", 0o640), ("d/made", 0o755)] {
+            assert_eq!(stat(m.join(name)).mode() & 0o7777, mode, "{name}");
+            for which in ["system.posix_acl_default", "system.posix_acl_access"] {
+                assert_eq!(sys::getxattr(m.join(name), which).err(), Some(Errno::ENODATA), "{name} {which}");
+            }
+        }
+    });
+}
+
 #[test]
 fn acl_of_a_lower_file_is_obeyed_and_copied_up() {
     let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };

@@ -229,3 +229,17 @@ fn size_limits_hold() {
     assert_eq!(code, 0);
     assert_eq!(stat(f.p("f")).len(), 1000);
 }
+
+/// Further than the kernel does by itself.
+#[test]
+fn root_reads_far_ahead() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    if kernel_oracle() {
+        return;
+    }
+    f.mount();
+    let (minor, _) = mounts_at(&f.p(""))[0];
+    let knob = format!("/sys/class/bdi/0:{minor}/read_ahead_kb");
+    let read_ahead: u32 = text(knob).trim().parse().unwrap();
+    assert!(read_ahead >= 256, "{read_ahead}");
+}

@@ -22,6 +22,50 @@ fn five_hundred_lowers() {
     });
 }
 
+/// Names in a directory of many layers are learnt by listing them, which some do not allow.
+#[test]
+fn a_directory_that_may_not_be_read_can_be_asked_for_names() {
+    let Some(mut f) = Fixture::new(20) else { return };
+    for i in 0..20 {
+        f.lower(i).file(format!("d/only-{i}"), format!("{i}"));
+    }
+    f.lower(5).whiteout("d/only-9");
+    f.mount();
+    let as_they_are = |m: &std::path::Path| {
+        assert_eq!([text(m.join("d/only-0")), text(m.join("d/only-19"))], ["0", "19"]);
+        assert_eq!(missing(m.join("d/only-9")), Errno::ENOENT);
+        assert_eq!(missing(m.join("d/other")), Errno::ENOENT);
+    };
+    let all = |mode| (0..20).for_each(|i| sys::chmod(f.low(i, "d"), mode).unwrap());
+    all(0o311);
+    as_they_are(&f.p(""));
+    all(0o755);
+    f.check(as_they_are);
+}
+
+/// What whiteouts hide in a layer far below stays hidden, by whatever way the name comes to be asked for.
+#[test]
+fn whiteout_files_and_opaque_files_count_in_many_layers() {
+    let Some(mut f) = Fixture::new(24) else { return };
+    for i in 0..24 {
+        f.lower(i).file(format!("a/{i}"), "").file(format!("b/c/{i}"), "").file("same", format!("{i}"));
+    }
+    f.lower(3).dot_whiteout("a/20").dot_whiteout("a/21");
+    f.lower(2).file("a/21", "again");
+    f.lower(10).dot_opaque("b/c");
+    f.lower(11).dot_whiteout("a");
+    f.mount();
+    f.check(|m| {
+        assert_eq!(missing(m.join("a/20")), Errno::ENOENT);
+        assert_eq!(text(m.join("a/21")), "again");
+        assert_eq!(missing(m.join("a/12")), Errno::ENOENT);
+        assert_eq!(names(m.join("a")).len(), 13);
+        assert_eq!(names(m.join("b/c")).len(), 11);
+        assert_eq!(missing(m.join("b/c/11")), Errno::ENOENT);
+        assert_eq!([names(m), names(m.join("b"))], [vec!["a", "b", "same"], vec!["c"]]);
+    });
+}
+
 #[test]
 fn without_upper_nothing_can_be_changed() {
     let Some(mut f) = Fixture::read_only(2) else { return };

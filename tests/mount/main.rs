@@ -38,6 +38,7 @@ mod limits;
 mod link;
 mod locks;
 mod lookup;
+mod lower_io;
 mod mmap;
 mod names;
 mod open;

@@ -82,6 +82,39 @@ fn a_map_of_a_growing_file() {
     });
 }
 
+/// A store that the kernel's attribute cache does not notice needs a file that is not empty; what makes it longer is noticed.
+#[test]
+fn stores_into_a_new_file_change_its_times() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.mount();
+    type Grow = fn(&File);
+    let ways: [(&str, Grow); 3] = [
+        ("write", |file| file.write_all_at(&[b'.'; 8192], 0).unwrap()),
+        ("truncate", |file| file.set_len(8192).unwrap()),
+        ("fallocate", |file| sys::fallocate(file, 0, 0, 8192).unwrap()),
+    ];
+    for (name, grow) in ways {
+        let file = sys::open(f.p(name), libc::O_CREAT | libc::O_EXCL | libc::O_RDWR, 0o644).unwrap();
+        let map = Map::writable(&file, 8192);
+        assert_eq!(stat(f.p(name)).len(), 0);
+        grow(&file);
+        assert_eq!(stat(f.p(name)).len(), 8192, "{name}");
+        map.put(0, b"first");
+        map.sync().unwrap();
+        let before = stat(f.p(name)).modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        map.put(5000, b"later");
+        map.sync().unwrap();
+        assert!(stat(f.p(name)).modified().unwrap() > before, "{name}");
+        drop(file);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let before = stat(f.p(name)).modified().unwrap();
+        map.put(6000, b"after the last close");
+        map.sync().unwrap();
+        assert!(stat(f.p(name)).modified().unwrap() > before, "{name}, closed");
+    }
+}
+
 #[test]
 fn programs_run_from_every_layer() {
     let Some(mut f) = Fixture::new(1) else { return };

@@ -169,12 +169,25 @@ fn handles_never_mix() {
 /// Once a reader's lower file became what the kernel passed the writer's bytes to.
 #[test]
 fn regression_the_first_writer_meets_readers() {
+    first_writer_meets_readers(&[]);
+}
+
+/// The same where the kernel reads lower files itself. Once the writer got the backing file of a reader whose close was not
+/// done with yet.
+#[test]
+fn regression_the_first_writer_meets_readers_of_the_lower_file() {
+    if !kernel_oracle() {
+        first_writer_meets_readers(&["-o", "lower_io=passthrough"]);
+    }
+}
+
+fn first_writer_meets_readers(options: &[&str]) {
     let Some(mut f) = Fixture::new(1) else { return };
     let count = if span() > Duration::from_secs(10) { 20_000 } else { 500 };
     for i in 0..count {
         f.lower(0).file(format!("{i}"), "low");
     }
-    f.mount();
+    f.mount_with(options);
     let at = |i: usize| f.p(format!("{i}"));
     let turn = std::sync::Barrier::new(3);
     // Nobody may stop in the middle: the others would wait.

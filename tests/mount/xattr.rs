@@ -207,3 +207,41 @@ fn xattrs_of_the_root() {
         assert_eq!(sys::listxattr(m).unwrap(), want, "those of the topmost directory alone");
     });
 }
+
+/// What was not there is remembered, and forgotten when it comes.
+#[test]
+fn attributes_that_were_asked_for_in_vain_are_seen_when_they_come() {
+    let Some(f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    let mut f = f;
+    f.lower(0).file("low", "").dir("d");
+    f.upper().file("up", "");
+    f.mount();
+    let acl = [
+        2u32.to_le_bytes().to_vec(),
+        vec![1, 0, 6, 0],
+        vec![0xff; 4],
+        vec![2, 0, 4, 0],
+        7u32.to_le_bytes().to_vec(),
+    ];
+    let rest =
+        [vec![4, 0, 4, 0], vec![0xff; 4], vec![16, 0, 4, 0], vec![0xff; 4], vec![32, 0, 0, 0], vec![0xff; 4]];
+    let acl = [acl.concat(), rest.concat()].concat();
+    for path in ["low", "up", "d"].map(|name| f.p(name)) {
+        for (name, value) in [("security.selinux", &b"label"[..]), ("system.posix_acl_access", &acl)] {
+            for _ in 0..2 {
+                assert_eq!(sys::getxattr(&path, name), Err(Errno::ENODATA), "{name} of {path:?}");
+            }
+            assert_eq!(sys::setxattr(&path, name, value, 0), Ok(()), "{name} of {path:?}");
+            assert_eq!(sys::getxattr(&path, name).as_deref(), Ok(value), "{name} of {path:?}");
+            assert_eq!(sys::removexattr(&path, name), Ok(()), "{name} of {path:?}");
+            assert_eq!(sys::getxattr(&path, name), Err(Errno::ENODATA), "{name} of {path:?}");
+            assert_eq!(sys::setxattr(&path, name, value, 0), Ok(()), "{name} of {path:?}");
+        }
+    }
+    f.check(|m| {
+        for name in ["low", "up", "d"] {
+            assert_eq!(sys::getxattr(m.join(name), "security.selinux").as_deref(), Ok(&b"label"[..]));
+            assert_eq!(sys::getxattr(m.join(name), "system.posix_acl_access").as_deref(), Ok(&*acl));
+        }
+    });
+}

@@ -1,0 +1,135 @@
+//! What is known without asking the layers: the inode of what the daemon has just made itself, and which inode has a name
+//! that the kernel knows.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, OnceLock};
+
+use nix::errno::Errno;
+
+use super::Overlay;
+use super::attr::{Lifetime, stat_shown};
+use super::create::Under;
+use super::lookup::{Entry, NAME_MAX, Object};
+use crate::error::{Context, Error, Result};
+use crate::inode::State;
+use crate::inode::{Ino, Inode, InodeRef, Node};
+use crate::layer::real_dir::Fact;
+use crate::merge::listing::FileKind;
+use crate::merge::mark;
+use crate::sys::At;
+use crate::sys::stat::stat;
+
+/// What stands under a name.
+pub(super) struct Stands<'a> {
+    /// What it shows.
+    pub inode: Option<InodeRef<'a>>,
+    /// If it shows nothing: what is there all the same. If it shows something: whether that is a lower layer's.
+    pub under: Under,
+}
+
+impl Overlay {
+    /// The inode of what was just made as `name` in `parent`, listed; `open` is a descriptor on it, if there is one.
+    /// Its marks are those that were written, so only its attributes are asked for. Locks: the parent's names, for writing.
+    pub(super) fn made_locked(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        open: Option<BorrowedFd<'_>>,
+    ) -> Result<Entry<'_>> {
+        let entry = if parent.stack.is_direct() {
+            // Somebody else may have been quick to take it away.
+            self.lookup_locked(parent, name)?.ok_or(Error::Stale)?
+        } else {
+            self.made_in_upper(parent, name, open)?
+        };
+        self.list_name(parent, name, &entry.inode);
+        Ok(entry)
+    }
+
+    fn made_in_upper(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        open: Option<BorrowedFd<'_>>,
+    ) -> Result<Entry<'_>> {
+        let stack = &parent.stack;
+        let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let fd = dir.fd().call("openat2")?;
+        let real = stat_shown(stack, open.map_or(At::new(fd.as_fd(), name), At::fd))?;
+        let mut state = State::default();
+        let node = if real.kind == FileKind::Dir {
+            let made = dir.child(name);
+            made.note(Fact::NoWhiteoutFiles, true);
+            // Made so, as `make_locked` does it.
+            state.opaque = !parent.lower_dirs().is_empty();
+            Node::dir(OnceLock::from(made), Default::default())
+        } else {
+            state.upper_ino = real.ino;
+            Node::NonDir
+        };
+        let wanted = stack.pack_ino(real.dev, real.ino);
+        let object = Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true };
+        let inode = self.intern(parent, name, object)?;
+        let attr = self.shown(&inode, real)?;
+        Ok(Entry { inode, attr, lifetime: Lifetime::of(stack) })
+    }
+
+    /// What stands under `name`. The inode of a name that the kernel knows is told by its number, and no mark is read.
+    /// Locks: the parent's names.
+    pub(super) fn stands_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Stands<'_>> {
+        let mut under = Under::default();
+        let simple = {
+            let state = parent.state.read();
+            if state.gone {
+                return Err(Error::NotFound);
+            }
+            state.rare().points.is_none() && state.rare().beside.is_none() && !parent.stack.is_direct()
+        };
+        if !simple || name.len() > NAME_MAX || mark::is_reserved(name.as_bytes()) {
+            let inode = self.lookup_locked(parent, name)?.map(|entry| entry.inode);
+            if inode.is_none() && !parent.stack.is_direct() && parent.upper_dir().is_some() {
+                under = self.under_locked(parent, name)?;
+            }
+            return Ok(Stands { inode, under });
+        }
+        let mut parts = parent.parts().walk();
+        while let Some((dir, _)) = parts.next(name) {
+            let fd = dir.fd().call("openat2")?;
+            let in_upper = dir.layer().is_upper();
+            let found = match stat(At::new(fd.as_fd(), name)) {
+                Ok(found) => found,
+                Err(Errno::ENOENT | Errno::ENAMETOOLONG) => {
+                    under.whiteout_file = in_upper && self.has_whiteout_file(parent, name)?;
+                    match under.whiteout_file {
+                        true => break,
+                        false => continue,
+                    }
+                }
+                Err(errno) => return Err(Error::Sys { call: "statx", errno }),
+            };
+            if found.is_whiteout_device() {
+                under.whiteout = in_upper;
+                break;
+            }
+            let number = parent.stack.pack_ino(found.dev, found.ino);
+            let known = number.and_then(|number| self.store.refer(Ino(number)));
+            let inode = match known.filter(|known| known.state.read().has_name(parent, name)) {
+                Some(known) => Some(known),
+                // Numbers of origins, marks that say more, or a name that nobody has looked up yet.
+                None => self.lookup_locked(parent, name)?.map(|entry| entry.inode),
+            };
+            if inode.is_none() && in_upper {
+                under = self.under_locked(parent, name)?;
+            } else {
+                under.lower_shows = inode.is_some() && !in_upper;
+            }
+            return Ok(Stands { inode, under });
+        }
+        if under.whiteout || under.whiteout_file {
+            under.lower_shows = self.lower_shows(parent, name)?;
+        }
+        Ok(Stands { inode: None, under })
+    }
+}

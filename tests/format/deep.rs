@@ -1,0 +1,116 @@
+//! Many layers: names are then learnt by listing, which must not change what they mean.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::layer::{Layer, TRUSTED};
+use crate::mount::{By, Stack, ready, scratch};
+use crate::ops::seed;
+use crate::snapshot::{Untouched, assert_same, take};
+
+/// More than a directory may have before it is listed instead of asked.
+const LAYERS: usize = 40;
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// What a random layer says about a name; more often than not, nothing.
+fn say(random: &mut StdRng, layer: &Layer, path: &str, depth: usize) {
+    match random.random_range(0..24) {
+        0 | 1 => layer.file(path),
+        2 => layer.whiteout(path),
+        3 => {
+            layer.dir(path);
+            layer.mark(path, "opaque", b"y");
+            below(random, layer, path, depth);
+        }
+        // Further down it would make a tree without end.
+        4 if !path.contains('/') => {
+            layer.dir(path);
+            let to = format!("/{}", NAMES[random.random_range(0..NAMES.len())]);
+            layer.mark(path, "redirect", to.as_bytes());
+            below(random, layer, path, depth);
+        }
+        5..=14 => {
+            layer.dir(path);
+            below(random, layer, path, depth);
+        }
+        _ => {}
+    }
+}
+
+fn below(random: &mut StdRng, layer: &Layer, path: &str, depth: usize) {
+    for name in NAMES.iter().filter(|_| depth > 0) {
+        say(random, layer, &format!("{path}/{name}"), depth - 1);
+    }
+}
+
+/// What is said when every path is asked for, none of whose directories was listed before.
+fn asked(root: &Path) -> BTreeMap<String, String> {
+    let mut said = BTreeMap::new();
+    let mut waiting: Vec<String> = NAMES.map(str::to_owned).into();
+    while let Some(path) = waiting.pop() {
+        let full = root.join(&path);
+        let answer = match fs::symlink_metadata(&full) {
+            Ok(meta) if meta.is_dir() => {
+                waiting.extend(NAMES.iter().map(|name| format!("{path}/{name}")));
+                format!("directory {:o} of {}", meta.mode(), meta.mtime())
+            }
+            Ok(_) => format!("{:?}", fs::read_to_string(&full)),
+            Err(error) => error.kind().to_string(),
+        };
+        if path.matches('/').count() < 4 {
+            said.insert(path, answer);
+        }
+    }
+    said
+}
+
+#[test]
+fn forty_layers_mean_what_they_mean_to_the_kernel_listed_first_and_asked_first() {
+    if !ready() {
+        return;
+    }
+    let mut random = StdRng::seed_from_u64(seed());
+    let home = scratch(true);
+    let mut roots: Vec<PathBuf> = Vec::new();
+    for number in 0..LAYERS {
+        let layer = Layer::new(home.path(), &format!("l{number}"), number, TRUSTED);
+        for name in NAMES {
+            say(&mut random, &layer, name, 2);
+        }
+        roots.push(layer.root);
+    }
+    let untouched = Untouched::new(&roots);
+    let options = "metacopy=off,redirect_dir=follow";
+    let point = |name: &str| home.path().join(name);
+
+    let kernel = Stack::read_only(&roots).mount(By::Kernel, options, &point("kernel"));
+    let (mut tree, answers) = (take(kernel.path()), asked(kernel.path()));
+    // The kernel lists the whiteouts of a directory that only one layer has, and then does not find them.
+    tree.retain(|_, fields| !fields.get("error").is_some_and(|error| error.starts_with("No such file")));
+    kernel.end();
+    for writable in [false, true] {
+        let stack = match writable {
+            true => Stack::writable(&roots, home.path()),
+            false => Stack::read_only(&roots),
+        };
+        for asked_first in [false, true] {
+            let what = format!("writable: {writable}, asked first: {asked_first}");
+            let mount = stack.mount(By::Strata, options, &point("strata"));
+            let early = asked_first.then(|| asked(mount.path()));
+            let mut ours = take(mount.path());
+            // The root of a writable stack is the upper one's.
+            ours.insert(".".to_owned(), tree["."].clone());
+            assert_same(&format!("{what}: listed"), &tree, &ours, &[]);
+            for ours in early.into_iter().chain([asked(mount.path())]) {
+                assert_eq!(answers, ours, "{what}");
+            }
+            mount.end();
+        }
+    }
+    untouched.check();
+}

@@ -1,0 +1,472 @@
+//! One run: layers, a mount of them, a plain copy of what they show, and steps that are carried out on both.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path as FsPath, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::format::mount::{By, Mount, Stack, scratch};
+use crate::format::snapshot::{Tree, Untouched, differences, summary, take};
+use crate::op::{Op, Step};
+use crate::side::{Answer, Outcome, Side};
+
+/// The options of a mount, and with them what may differ by the papers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terms {
+    Default,
+    Metacopy,
+    Volatile,
+    Strict,
+    NoRedirect,
+    NoIndex,
+    Writeback,
+    Timeout,
+    /// The upper layer is on a filesystem with little room.
+    Full,
+}
+
+/// How a layer comes to be: by hand in the kernel's format, or as the upper layer of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    Hand,
+    Kernel,
+    Strata,
+}
+
+/// A whole run. What is printed of it is Rust that makes it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    pub terms: Terms,
+    /// The lowest first.
+    pub layers: Vec<(Maker, Vec<Step>)>,
+    pub steps: Vec<Step>,
+}
+
+/// Where a run went wrong.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How many steps had been begun.
+    pub at: usize,
+    /// What a shrunk run must fail by as well.
+    pub kind: String,
+    pub text: String,
+}
+
+impl Terms {
+    pub const ALL: [Terms; 9] = [
+        Terms::Default,
+        Terms::Metacopy,
+        Terms::Volatile,
+        Terms::Strict,
+        Terms::NoRedirect,
+        Terms::NoIndex,
+        Terms::Writeback,
+        Terms::Timeout,
+        Terms::Full,
+    ];
+
+    fn strata(self) -> &'static str {
+        match self {
+            Terms::Default | Terms::Full => "redirect_dir=on",
+            Terms::Metacopy => "metacopy=on",
+            Terms::Volatile => "volatile",
+            Terms::Strict => "fsync=strict",
+            Terms::NoRedirect => "redirect_dir=off",
+            Terms::NoIndex => "index=off",
+            Terms::Writeback => "writeback=on",
+            Terms::Timeout => "timeout=0",
+        }
+    }
+
+    fn kernel(self) -> &'static str {
+        match self {
+            Terms::Metacopy => "redirect_dir=on,index=on,metacopy=on",
+            Terms::NoRedirect => "redirect_dir=follow,index=on,metacopy=off",
+            Terms::NoIndex => "redirect_dir=on,index=off,metacopy=off",
+            _ => "redirect_dir=on,index=on,metacopy=off",
+        }
+    }
+
+    /// Metadata-only copies are made and followed.
+    pub fn metacopy(self) -> bool {
+        self == Terms::Metacopy
+    }
+}
+
+/// Carries the run out on fresh trees.
+pub fn run(case: &Case) -> Result<(), Failure> {
+    let at = std::cell::Cell::new(0);
+    let ran = catch_unwind(AssertUnwindSafe(|| run_on(case, &at)));
+    let (kind, text) = match ran {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(told)) => told,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            ("panic".to_owned(), text.unwrap_or_default())
+        }
+    };
+    Err(Failure { at: at.get(), kind, text })
+}
+
+/// The kind of what went wrong, and all of it.
+type Told = (String, String);
+
+/// Everything of a run that is set up once.
+struct Run<'a> {
+    case: &'a Case,
+    stack: Stack,
+    point: PathBuf,
+    plain: PathBuf,
+    begun: i64,
+    /// A map was written, so that the time of a file is the kernel's choice.
+    times_vague: bool,
+    small: Option<SmallDisk>,
+}
+
+fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
+    // Where little room means the same to both trees.
+    let home = scratch(case.terms == Terms::Full);
+    let top = home.path();
+    fs::set_permissions(top, fs::Permissions::from_mode(0o755)).unwrap();
+    let lowers = make_layers(case, top);
+    let untouched = Untouched::new(&lowers);
+    let plain = top.join("plain");
+    let seen = copy_of_view(case.terms, &lowers, top, &plain);
+    let small = (case.terms == Terms::Full).then(|| SmallDisk::new(&top.join("small")));
+    let stack = Stack::writable(&lowers, small.as_ref().map_or(top, |small| small.0.as_path()));
+    for dir in [stack.upper(), &plain] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+        set_time(dir);
+    }
+    let begun = now();
+    let mut run = Run { case, stack, point: top.join("merged"), plain, begun, times_vague: false, small };
+    let mut mount = run.mount();
+    if let Some(seen) = seen {
+        let ours = take(mount.path());
+        // The root is of the upper layer, which the kernel had not in this case.
+        let lines: Vec<String> =
+            differences(&seen, &ours, &[]).into_iter().filter(|line| !line.starts_with(".:")).collect();
+        expect("first look", lines)?;
+    }
+    let mut sides = [Side::new(mount.path(), begun), Side::new(&run.plain, begun)];
+    for (number, step) in case.steps.iter().enumerate() {
+        at.set(number + 1);
+        mount = run.step(step, mount, &mut sides)?;
+    }
+    at.set(case.steps.len());
+    mount = run.step(&crate::op::root(Op::Remount), mount, &mut sides)?;
+    let ours = take(mount.path());
+    mount.end();
+    untouched.check();
+    run.kernel_agrees(&ours)
+}
+
+impl Run<'_> {
+    fn mount(&self) -> Mount {
+        if self.case.terms == Terms::Volatile {
+            let work = &self.stack.upper.as_ref().unwrap().1;
+            // It is not there before the first mount.
+            let _ = fs::remove_dir_all(work.join("work/incompat"));
+        }
+        self.stack.mount(By::Strata, self.case.terms.strata(), &self.point)
+    }
+
+    fn step(&mut self, step: &Step, mount: Mount, sides: &mut [Side; 2]) -> Result<Mount, Told> {
+        match step.op {
+            Op::Look => {
+                self.look("live", &take(mount.path()))?;
+                return Ok(mount);
+            }
+            Op::Remount => return self.remount(mount, sides),
+            Op::MapPut(..) => self.times_vague = true,
+            Op::ReadOnly(on) => {
+                self.set_disk(on, ROOM);
+                return Ok(mount);
+            }
+            _ => {}
+        }
+        let [strata, plain] = sides;
+        let ours = strata.step(step);
+        if self.refused_by_terms(step, &ours) {
+            return Ok(mount);
+        }
+        if self.case.terms == Terms::Full && matches!(ours, Err(Errno::ENOSPC | Errno::EROFS)) {
+            // Nothing has changed, and the plain tree, which has room, takes no part.
+            let told = self.look("no room", &take(mount.path()));
+            return told.map(|()| mount).map_err(|(kind, text)| (kind, format!("{step:?}: {text}")));
+        }
+        let theirs = match self.case.terms {
+            Terms::Full => plain.step(&as_far_as(step, &ours)),
+            _ => plain.step(step),
+        };
+        let wrong = [&ours, &theirs].into_iter().any(|outcome| matches!(outcome, Ok(Answer::Wrong(_))));
+        if wrong || !self.same(&ours, &theirs) {
+            let what = format!("{step:?}\n  plain: {}\n  mount: {}", short(&theirs), short(&ours));
+            return Err((kind_of(step, &ours, &theirs), what));
+        }
+        Ok(mount)
+    }
+
+    /// Has the small disk refuse changes, or take them, and have this much room. It goes on as it is while a file is open
+    /// for writing, or where more is in use.
+    fn set_disk(&self, read_only: bool, room: &str) {
+        let Some(small) = &self.small else { return };
+        let flags = MsFlags::MS_REMOUNT | if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+        match mount(None::<&str>, &small.0, None::<&str>, flags, Some(room)) {
+            Ok(()) | Err(Errno::EBUSY | Errno::EINVAL) => {}
+            Err(errno) => panic!("{}: {errno}", small.0.display()),
+        }
+    }
+
+    /// A rename of a directory that the options forbid. The plain tree takes no part in it.
+    fn refused_by_terms(&self, step: &Step, ours: &Outcome) -> bool {
+        let rename = matches!(step.op, Op::Rename(..));
+        self.case.terms == Terms::NoRedirect && rename && *ours == Err(Errno::EXDEV)
+    }
+
+    fn same(&self, ours: &Outcome, theirs: &Outcome) -> bool {
+        match (ours, theirs) {
+            (Ok(Answer::Fields(ours)), Ok(Answer::Fields(theirs))) if self.vague(&theirs["mode"]) => {
+                let keys = ours.keys().chain(theirs.keys()).filter(|key| **key != "mtime");
+                keys.into_iter().all(|key| ours.get(key) == theirs.get(key))
+            }
+            _ => ours == theirs,
+        }
+    }
+
+    /// Whether the time of an object with this mode is left out.
+    fn vague(&self, mode: &str) -> bool {
+        let kind = u32::from_str_radix(mode, 8).unwrap() & libc::S_IFMT;
+        // FUSE is not told that somebody wrote into a fifo.
+        kind == libc::S_IFIFO || (self.times_vague && kind == libc::S_IFREG)
+    }
+
+    fn remount(&mut self, mount: Mount, sides: &mut [Side; 2]) -> Result<Mount, Told> {
+        for side in sides.iter_mut() {
+            side.close().map_err(|what| ("stream".to_owned(), what))?;
+        }
+        let live = take(mount.path());
+        self.look("live", &live)?;
+        // A mount needs some room to find out what it can do.
+        self.set_disk(false, WIDE);
+        mount.end();
+        let work = &self.stack.upper.as_ref().unwrap().1;
+        let left: Vec<String> = fs::read_dir(work.join("work"))
+            .map(|names| names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect())
+            .unwrap_or_default();
+        expect("workdir", left.into_iter().filter(|name| name != "incompat").collect())?;
+        let mount = self.mount();
+        self.set_disk(false, ROOM);
+        let again = take(mount.path());
+        // The kernel has its own clock for what it keeps, and the time on disk is that of the writing back.
+        let ignored: &[&str] = if self.case.terms == Terms::Writeback { &["mtime"] } else { &[] };
+        expect("remount", differences(&live, &again, ignored))?;
+        Ok(mount)
+    }
+
+    /// The whole trees.
+    fn look(&self, when: &str, ours: &Tree) -> Result<(), Told> {
+        let theirs = self.leveled(&take(&self.plain));
+        expect(when, differences(&theirs, &self.leveled(ours), &[]))
+    }
+
+    /// A tree with the times of this run as "now".
+    fn leveled(&self, tree: &Tree) -> Tree {
+        let mut tree = tree.clone();
+        for fields in tree.values_mut() {
+            let vague = fields.get("mode").is_some_and(|mode| self.vague(mode));
+            let Some(mtime) = fields.get_mut("mtime") else { continue };
+            let seconds: i64 = mtime.split('.').next().unwrap().parse().unwrap();
+            if vague {
+                *mtime = "whenever".to_owned();
+            } else if seconds >= self.begun {
+                *mtime = "now".to_owned();
+            }
+        }
+        tree
+    }
+
+    /// The kernel's overlay of the same layers shows the same, where the papers say so.
+    fn kernel_agrees(&self, ours: &Tree) -> Result<(), Told> {
+        if self.case.steps.iter().any(|step| step.op.makes_a_whiteout_to_see()) {
+            return Ok(());
+        }
+        if self.case.terms == Terms::Volatile {
+            let work = &self.stack.upper.as_ref().unwrap().1;
+            // What a volatile mount leaves keeps the kernel away, as it is meant to.
+            let _ = fs::remove_dir_all(work.join("work/incompat"));
+        }
+        self.set_disk(false, WIDE);
+        let mount = self.stack.mount(By::Kernel, self.case.terms.kernel(), &self.point);
+        let theirs = take(mount.path());
+        mount.end();
+        expect("kernel", differences(&theirs, ours, &[]))
+    }
+}
+
+fn expect(kind: &str, lines: Vec<String>) -> Result<(), Told> {
+    if lines.is_empty() { Ok(()) } else { Err((kind.to_owned(), format!("{kind}: {}", summary(&lines)))) }
+}
+
+/// The step as far as the other side had room for it.
+fn as_far_as(step: &Step, ours: &Outcome) -> Step {
+    let Ok(Answer::Number(done)) = ours else { return *step };
+    let less = |len: usize| len.min(*done as usize);
+    let op = match step.op {
+        Op::Write(slot, byte, len) => Op::Write(slot, byte, less(len)),
+        Op::Pwrite(slot, at, byte, len) => Op::Pwrite(slot, at, byte, less(len)),
+        Op::CopyRange(from, at, to, to_at, len) => Op::CopyRange(from, at, to, to_at, less(len)),
+        op => op,
+    };
+    Step { op, ..*step }
+}
+
+/// Forty pages, and objects for less than all that a run makes.
+const ROOM: &str = "size=160k,nr_inodes=56";
+
+/// More than a run needs.
+const WIDE: &str = "size=64m,nr_inodes=10k";
+
+/// A filesystem with room for some pages and some objects, gone when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(at: &FsPath) -> SmallDisk {
+        fs::create_dir(at).unwrap();
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(ROOM)).unwrap();
+        SmallDisk(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Detached, so that a daemon that has not quite ended does not leave it behind.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// What a shrunk run must have in common with this one: the call, and how both sides answered.
+fn kind_of(step: &Step, ours: &Outcome, theirs: &Outcome) -> String {
+    let one = |outcome: &Outcome| match outcome {
+        Err(errno) => format!("{errno:?}"),
+        Ok(Answer::Wrong(_)) => "wrong".to_owned(),
+        Ok(_) => "ok".to_owned(),
+    };
+    format!("{} {} {}", step.op.name(), one(theirs), one(ours))
+}
+
+/// An outcome that fits on some lines.
+fn short(outcome: &Outcome) -> String {
+    let text = match outcome {
+        Ok(Answer::Bytes(bytes)) => format!("{} bytes {}", bytes.len(), bytes.escape_ascii()),
+        outcome => format!("{outcome:?}"),
+    };
+    text.chars().take(600).collect()
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// The time that everything has before a run.
+const BEFORE: i64 = 1_000_000_000;
+
+fn set_time(path: &FsPath) {
+    crate::format::sys::set_mtime(path, BEFORE).unwrap();
+}
+
+/// Makes the layers, the lowest first; returns them topmost first.
+fn make_layers(case: &Case, top: &FsPath) -> Vec<PathBuf> {
+    let mut lowers: Vec<PathBuf> = Vec::new();
+    for (number, (maker, steps)) in case.layers.iter().enumerate() {
+        let home = top.join(format!("layer{number}"));
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
+        let work = |root: &FsPath| {
+            let mut side = Side::new(root, 0);
+            for step in steps {
+                // Many lead nowhere, as random steps do.
+                let _ = side.step(step);
+            }
+            side.close().unwrap();
+        };
+        let layer = home.join("upper");
+        if *maker == Maker::Hand || lowers.is_empty() {
+            fs::create_dir(&layer).unwrap();
+            work(&layer);
+            if !lowers.is_empty() {
+                prune(&layer, &lowers, &home);
+            }
+        } else {
+            let stack = Stack::writable(&lowers, &home);
+            let metacopy = if case.terms.metacopy() { "on" } else { "off" };
+            let options = format!("redirect_dir=on,index=on,metacopy={metacopy}");
+            let by = if *maker == Maker::Kernel { By::Kernel } else { By::Strata };
+            let mount = stack.mount(by, &options, &home.join("merged"));
+            work(mount.path());
+            mount.end();
+            // Its index holds one more link of some files.
+            fs::remove_dir_all(home.join("work")).unwrap();
+        }
+        fs::set_permissions(&layer, fs::Permissions::from_mode(0o755)).unwrap();
+        age(&layer);
+        lowers.insert(0, layer);
+    }
+    lowers
+}
+
+/// Takes whiteouts away that are in a directory without anything below: the kernel lists them there, and nobody leaves them.
+fn prune(layer: &FsPath, lowers: &[PathBuf], home: &FsPath) {
+    let stack = Stack::writable(&[&[layer.to_owned()], lowers].concat(), &home.join("pruning"));
+    let mount = stack.mount(By::Kernel, "redirect_dir=on,index=on,metacopy=on", &home.join("pruned"));
+    let mut todo = vec![PathBuf::new()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(mount.path().join(&dir)).unwrap() {
+            let path = dir.join(entry.unwrap().file_name());
+            match fs::symlink_metadata(mount.path().join(&path)) {
+                Ok(meta) if meta.is_dir() => todo.push(path),
+                Ok(_) => {}
+                Err(_) => fs::remove_file(layer.join(&path)).unwrap(),
+            }
+        }
+    }
+    mount.end();
+}
+
+/// Gives everything under `root` the time before the run.
+fn age(root: &FsPath) {
+    if fs::symlink_metadata(root).unwrap().is_dir() {
+        for entry in fs::read_dir(root).unwrap() {
+            age(&entry.unwrap().path());
+        }
+    }
+    set_time(root);
+}
+
+/// Makes `plain` what the layers show: by the kernel's overlay, which this project did not write. Returns what that shows.
+fn copy_of_view(terms: Terms, lowers: &[PathBuf], top: &FsPath, plain: &FsPath) -> Option<Tree> {
+    fs::create_dir(plain).unwrap();
+    if lowers.is_empty() {
+        return None;
+    }
+    let home = top.join("copy");
+    fs::create_dir(&home).unwrap();
+    let stack = Stack::writable(lowers, &home);
+    let mount = stack.mount(By::Kernel, terms.kernel(), &home.join("merged"));
+    let tree = take(mount.path());
+    let mut copy = Command::new("cp");
+    let from = format!("{}/.", mount.path().display());
+    let done = copy.args(["-a", "--preserve=all"]).arg(from).arg(plain).output().unwrap();
+    assert!(done.status.success(), "cp: {}", String::from_utf8_lossy(&done.stderr));
+    let lines: Vec<String> =
+        differences(&tree, &take(plain), &[]).into_iter().filter(|line| !line.starts_with(".:")).collect();
+    assert!(lines.is_empty(), "the copy is not the view: {}", summary(&lines));
+    mount.end();
+    Some(tree)
+}
