@@ -40,8 +40,12 @@ impl Overlay {
         copy::fallocate(self.descriptor(&file)?.as_fd(), mode, offset, len).call("fallocate")
     }
 
-    /// The next data or hole.
+    /// The next data or hole. With a writeback cache, where data is that has not been handed over is the kernel's to know: it
+    /// takes everything for data when it hears that there is no such call.
     pub fn seek(&self, fh: Fh, offset: u64, what: Seek) -> Result<u64> {
+        if self.settings.writeback {
+            return Err(Error::Sys { call: "lseek", errno: Errno::ENOSYS });
+        }
         let file = self.file(fh)?;
         copy::seek(self.descriptor(&file)?.as_fd(), offset, what).call("lseek")
     }

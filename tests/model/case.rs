@@ -1,18 +1,21 @@
 //! One run: layers, a mount of them, a plain copy of what they show, and steps that are carried out on both.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path as FsPath, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 
 use crate::format::mount::{By, Mount, Stack, scratch};
 use crate::format::snapshot::{Tree, Untouched, differences, summary, take};
-use crate::op::{Op, Step};
+use crate::op::{Flag, Op, Step};
 use crate::side::{Answer, Outcome, Side};
 
 /// The options of a mount, and with them what may differ by the papers.
@@ -201,10 +204,16 @@ impl Run<'_> {
             let told = self.look("no room", &take(mount.path()));
             return told.map(|()| mount).map_err(|(kind, text)| (kind, format!("{step:?}: {text}")));
         }
+        let before = self.source_dir(step);
         let theirs = match self.case.terms {
             Terms::Full => plain.step(&as_far_as(step, &ours)),
             _ => plain.step(step),
         };
+        if let (Err(_), Some((dir, meta))) = (&theirs, before) {
+            let time = TimeSpec::new(meta.mtime(), meta.mtime_nsec());
+            let omit = TimeSpec::UTIME_OMIT;
+            utimensat(AT_FDCWD, &dir, &omit, &time, UtimensatFlags::FollowSymlink).unwrap();
+        }
         let wrong = [&ours, &theirs].into_iter().any(|outcome| matches!(outcome, Ok(Answer::Wrong(_))));
         if wrong || !self.same(&ours, &theirs) {
             let what = format!("{step:?}\n  plain: {}\n  mount: {}", short(&theirs), short(&ours));
@@ -222,6 +231,15 @@ impl Run<'_> {
             Ok(()) | Err(Errno::EBUSY | Errno::EINVAL) => {}
             Err(errno) => panic!("{}: {errno}", small.0.display()),
         }
+    }
+
+    /// The plain directory that a rename with a whiteout is from: some filesystems make the whiteout before they refuse, and
+    /// the time tells of it.
+    fn source_dir(&self, step: &Step) -> Option<(PathBuf, fs::Metadata)> {
+        let Op::Rename(from, _, Flag::Whiteout) = step.op else { return None };
+        let dir = self.plain.join(from).parent()?.to_owned();
+        let meta = fs::metadata(&dir).ok()?;
+        Some((dir, meta))
     }
 
     /// A rename of a directory that the options forbid. The plain tree takes no part in it.

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::case::{Case, Maker, Terms};
-use crate::op::{Flag, Op, Path, Step, Time, Value};
+use crate::op::{Flag, Op, Path, Step, TARGETS, Time, Value};
 use crate::side::SLOTS;
 use crate::who::GROUP;
 
@@ -271,9 +271,8 @@ fn path(random: &mut StdRng) -> Path {
     keep(path)
 }
 
-/// Where a symlink leads: never out of the tree.
 fn target(random: &mut StdRng) -> Path {
-    ["e", "f", "a", "b/e", "c", "nowhere", "./a/f"][random.random_range(0..7)]
+    TARGETS[random.random_range(0..TARGETS.len())]
 }
 
 /// One copy of each path for the whole run of the program.

@@ -3,6 +3,9 @@
 /// A path relative to the root of a tree.
 pub type Path = &'static str;
 
+/// Where symlinks lead: never out of the tree. What is opened by one is made there.
+pub const TARGETS: [Path; 7] = ["e", "f", "a", "b/e", "c", "nowhere", "./a/f"];
+
 /// How a rename treats what has the new name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
@@ -142,7 +145,8 @@ impl Op {
     /// The paths whose names may come or go by it.
     pub fn names(&self) -> Vec<Path> {
         match *self {
-            Op::Open(_, path, _, _) | Op::Mkdir(path, _) | Op::Rmdir(path) | Op::Unlink(path) => vec![path],
+            Op::Open(_, path, _, _) => [&[path], &TARGETS[..]].concat(),
+            Op::Mkdir(path, _) | Op::Rmdir(path) | Op::Unlink(path) => vec![path],
             Op::Symlink(_, path) | Op::Mknod(path, ..) => vec![path],
             Op::Rename(from, to, _) | Op::Link(from, to) => vec![from, to],
             _ => Vec::new(),

@@ -64,6 +64,21 @@ fn redirects_on_one_way_add_up() {
     });
 }
 
+/// What the kernel has not written back yet is no hole, or a copy that leaves holes out would lose it.
+#[test]
+fn data_that_is_not_written_back_is_no_hole() {
+    holds(Case {
+        terms: Writeback,
+        layers: vec![(Hand, vec![])],
+        steps: vec![
+            root(Open(0, "d", libc::O_RDWR | libc::O_CREAT, 0o777)),
+            root(Pwrite(0, 8192, 141, 1)),
+            root(Holes(0, 978)),
+            root(Holes(0, 9000)),
+        ],
+    });
+}
+
 /// To remove an ACL that is not there is no failure.
 #[test]
 fn an_absent_acl_is_removed() {
