@@ -64,15 +64,25 @@ class Bench:
         """Nothing of what was made before is left to be written. Only our disk: what others write takes its time."""
         shell("sync", "-f", self.disk)
 
+    def clear(self):
+        """Takes away what `prepare` has made."""
+        layers = self.disk / "layers"
+        if os.path.ismount(layers):
+            shell("umount", layers)
+        shell("rm", "-rf", "--one-file-system", layers, self.disk / "plain", self.disk / "plain.beside")
+
     def prepare(self, workload, scale_by):
         """The lower layers and the merged tree as a plain one."""
         layers, plain = self.disk / "layers", self.disk / "plain"
-        shell("rm", "-rf", layers, plain, self.disk / "plain.beside")
+        self.clear()
         lowers = workload.prepare(layers, lambda number, least=1: max(least, round(number * scale_by)))
         plain.mkdir()
         for lower in reversed(lowers):
             shell("cp", "-a", f"{lower}/.", plain)
         self.settle()
+        # What one contestant does to a lower layer is not to be another's trouble.
+        shell("mount", "--bind", layers, layers)
+        shell("mount", "-o", "remount,bind,ro", layers)
         return lowers, plain
 
     def once(self, workload, contestant, lowers, plain, scale_by, counter=None):
@@ -125,7 +135,7 @@ class Bench:
         load.append(os.getloadavg()[0])
         if not self.args.no_counts and not self.args.quick:
             self.count(workload, [c for c in taking_part if c.fuse], results)
-        shell("rm", "-rf", self.disk / "layers", self.disk / "plain", self.disk / "plain.beside")
+        self.clear()
         return {
             "commit": os.environ.get("BENCH_COMMIT", ""),
             "rounds": rounds,
@@ -274,7 +284,7 @@ def main():
             report.write(known, everyone, [workload for _, workload in workloads], args.out, args.docs)
     finally:
         os.chdir("/")
-        subprocess.run(["umount", scratch / "disk"], check=False, timeout=120)
+        subprocess.run(["umount", "--recursive", scratch / "disk"], check=False, timeout=120)
         subprocess.run(["rm", "-rf", "--one-file-system", scratch], check=False, timeout=300)
     return 1 if failed else 0
 

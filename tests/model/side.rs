@@ -126,7 +126,9 @@ impl Side {
             Op::Stat(path) => Ok(self.fields(&fs::symlink_metadata(at(path)).map_err(errno)?)),
             Op::StatFollow(path) => Ok(self.fields(&fs::metadata(at(path)).map_err(errno)?)),
             // Whether a file that has this length already is changed by it differs from one filesystem to another.
-            Op::Truncate(path, len) if fs::metadata(at(path)).is_ok_and(|file| file.len() as i64 == len) => {
+            Op::Truncate(path, len)
+                if fs::metadata(at(path)).is_ok_and(|file| file.is_file() && file.len() as i64 == len) =>
+            {
                 Ok(Answer::Empty)
             }
             Op::Truncate(path, len) => done(call::truncate(at(path), len)),
