@@ -157,10 +157,11 @@ def missed(results):
         for name in results.names(workload.name):
             where = (workload.name, name)
             # Who never syncs is compared with who never syncs.
-            never = workload.copies_up and results.median(*where, "stratafs-volatile")
+            copies_up = workload.copies_up is True or workload.copies_up and name in workload.copies_up
+            never = copies_up and results.median(*where, "stratafs-volatile")
             for peer in PEERS:
                 check(where, "stratafs-volatile" if never else "stratafs", EQUAL, peer)
-            if not workload.copies_up:
+            if not copies_up:
                 check(where, "stratafs", LOOPBACK, "loopback")
     return sorted(found, key=lambda entry: -entry[0])
 

@@ -36,7 +36,8 @@ class Workload:
     without = ()
     # Whether nothing is written: then contestants on a plain tree share one, else each gets its own in every round.
     reads_only = False
-    # Whether it is about copy-up: then the plain trees are no measure, and peers without fsync race stratafs-volatile.
+    # Whether it is about copy-up, or which rows are: there the plain trees are no measure, and peers without fsync race
+    # stratafs-volatile.
     copies_up = False
     goals = ()
 

@@ -8,14 +8,15 @@ pub mod data;
 pub mod meta;
 pub mod publish;
 pub mod synthetic;
+pub mod tell;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::OnceLock;
 
 use crate::config::{FsyncMode, XattrPermissions};
 use crate::error::{Error, Result};
-use crate::inode::{Ino, Inode};
+use crate::inode::Inode;
+use tell::{Changed, Teller};
 
 /// What the upper layer must have before the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +33,12 @@ pub enum Need {
     },
 }
 
-/// Called with the number of an inode whose attributes, as the kernel may have cached them, are wrong now.
-pub type Changed = Box<dyn Fn(Ino) + Send + Sync>;
-
 /// How copy-up is done in this mount.
 pub struct CopyUp {
     fsync: FsyncMode,
     metacopy: bool,
     permissions: XattrPermissions,
-    changed: OnceLock<Changed>,
+    teller: Arc<Teller>,
     refused: data::Refused,
 }
 
@@ -53,13 +51,12 @@ impl std::fmt::Debug for CopyUp {
 impl CopyUp {
     /// Copy-up with these promises.
     pub fn new(fsync: FsyncMode, metacopy: bool, permissions: XattrPermissions) -> CopyUp {
-        CopyUp { fsync, metacopy, permissions, changed: OnceLock::new(), refused: data::Refused::default() }
+        CopyUp { fsync, metacopy, permissions, teller: Arc::default(), refused: data::Refused::default() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.
     pub fn on_change(&self, changed: Changed) {
-        // A second listener would be a fault of the mount's start; the first stays.
-        let _ = self.changed.set(changed);
+        self.teller.on_change(changed);
     }
 
     /// What is synced when.
@@ -74,11 +71,7 @@ impl CopyUp {
 
     /// Says that the kernel's attributes of `inode` are wrong now.
     pub fn changed(&self, inode: &Inode) {
-        if inode.note_attributes_cached(false) {
-            if let Some(changed) = self.changed.get() {
-                changed(inode.ino);
-            }
-        }
+        self.teller.at_once(inode);
     }
 
     /// Brings `inode` into the upper layer as far as `need` says. The view does not change.

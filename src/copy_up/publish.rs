@@ -310,7 +310,8 @@ impl CopyUp {
         if let Err(error) = meta::copy_times(&before, at) {
             tracing::warn!("a directory shows when something in it was copied up: {error}");
         }
-        self.changed(parent);
+        // It has another time of change, which is nobody's wish, and for which nobody need wait.
+        self.teller.soon(parent);
         Ok(())
     }
 

@@ -200,7 +200,7 @@ impl Overlay {
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.
-    pub fn on_change(&self, changed: crate::copy_up::Changed) {
+    pub fn on_change(&self, changed: crate::copy_up::tell::Changed) {
         self.copy_up.on_change(changed);
     }
 

@@ -89,6 +89,25 @@ fn time_of_an_upper_parent_is_restored() {
     });
 }
 
+/// That the directory has changed underneath is told once for many copies, but it is told.
+#[test]
+fn a_copy_shows_in_the_change_time_of_its_directory() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    for i in 0..100 {
+        f.lower(0).file(format!("d/f{i}"), "data");
+    }
+    f.upper().dir("d");
+    f.mount();
+    let ctime = |dir: &Path| (stat(dir).ctime(), stat(dir).ctime_nsec());
+    for i in 0..100 {
+        assert!(stat(f.p("d")).is_dir());
+        sys::chmod(f.p(format!("d/f{i}")), 0o600).unwrap();
+    }
+    let real = ctime(&f.up("d"));
+    assert!(eventually(Duration::from_secs(10), || ctime(&f.p("d")) == real));
+    f.check(move |m| assert_eq!(ctime(&m.join("d")), real));
+}
+
 #[test]
 fn holes_stay_holes() {
     let Some(mut f) = Fixture::new(1) else { return };

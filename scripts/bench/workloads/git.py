@@ -25,6 +25,9 @@ ENV = os.environ | {
 
 class Git(Workload):
     name = "git"
+    also = ("stratafs-volatile", "overlay-volatile")
+    # A local clone links the objects of the lower layer, and a linked one is copied up first.
+    copies_up = ("clone --local",)
 
     def prepare(self, layers, scale):
         root = layers / "0" / "repo"
