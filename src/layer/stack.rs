@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -16,7 +16,7 @@ use super::names::Parts;
 use super::numbers::Numbers;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
-use super::tree::{Device, Layer, open_layer};
+use super::tree::{Device, Fences, Layer, open_layer};
 use super::upper::Upper;
 use super::workdir::Use;
 use crate::config::{Config, FsyncMode, IdMaps, RedirectDir, XattrPermissions, Xino};
@@ -111,20 +111,21 @@ impl Stack {
             None => Namespace::of_reader(config.marks.userxattr, cred::may_administer()),
         };
         let mut devices = HashMap::new();
-        let mut open = |id: u16, path: &Path, role: &str, writable: bool| {
-            open_layer(LayerId(id), path, role, writable, shared, &mut devices)
+        let fences = Fences::around(config.lowers.iter().chain(&config.data_lowers).map(PathBuf::as_path));
+        let mut open = |id: u16, path: &Path, role: &str, fences: Option<&Fences<'_>>| {
+            open_layer(LayerId(id), path, role, fences, shared, &mut devices)
         };
         let upper_layer = match &config.upper {
-            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", true)?),
+            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", None)?),
             None => None,
         };
         let mut lowers = Vec::new();
         for (i, path) in config.lowers.iter().enumerate() {
-            lowers.push(open(i as u16 + 1, path, "lowerdir", false)?);
+            lowers.push(open(i as u16 + 1, path, "lowerdir", Some(&fences))?);
         }
         let mut data_only = Vec::new();
         for (i, path) in config.data_lowers.iter().enumerate() {
-            data_only.push(open((config.lowers.len() + i) as u16 + 1, path, "lowerdir", false)?);
+            data_only.push(open((config.lowers.len() + i) as u16 + 1, path, "lowerdir", Some(&fences))?);
         }
         let mut stack = Stack {
             upper_layer,
