@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::direct::Direct;
-use super::names::Parts;
+use super::names::{MANY_LAYERS, Parts};
 use super::numbers::Numbers;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
@@ -250,13 +250,20 @@ impl Stack {
             return parents.upper.map_or(Ok(Outcome::Absent), |dir| super::direct::resolve(dir, name));
         }
         let mut resolver = Resolver::new(self.policy, name);
+        // Whoever asks for a directory of many layers will ask for a name in it.
+        let in_many = parents.names.is_some_and(|names| names.layers_with(name) > MANY_LAYERS);
         let mut parents = parents.walk();
         let mut last: Option<LayerId> = None;
         loop {
             let (layer, answer, step) = match resolver.target().clone() {
                 Target::Sibling(name) => {
                     let Some((dir, last)) = parents.next(&name) else { break };
-                    let answer = probe::name(self.namespace, dir, &name, last).call("statx")?;
+                    let with_names = (in_many && !dir.layer().is_upper())
+                        .then(|| probe::dir_with_names(self.namespace, dir, &name));
+                    let answer = match with_names.flatten() {
+                        Some(answer) => answer,
+                        None => probe::name(self.namespace, dir, &name, last).call("statx")?,
+                    };
                     (dir.layer(), answer, Step::Continue)
                 }
                 Target::FromRoot(path) => {
@@ -305,6 +312,7 @@ impl Stack {
         dir.note_bytes(place.stat.size);
         dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
         dir.note(Fact::Impure, place.impure);
+        dir.note(Fact::NoWhiteoutFiles, place.listed.as_ref().is_some_and(|listed| !listed.whiteout_files));
         dir
     }
 
