@@ -251,7 +251,8 @@ impl Stack {
         }
         let mut resolver = Resolver::new(self.policy, name);
         // Whoever asks for a directory of many layers will ask for a name in it.
-        let in_many = parents.names.is_some_and(|names| names.layers_with(name) > MANY_LAYERS);
+        let in_many = parents.lowers.len() > MANY_LAYERS
+            && parents.names.is_some_and(|names| names.layers_with(name) > MANY_LAYERS);
         let mut parents = parents.walk();
         let mut last: Option<LayerId> = None;
         loop {
