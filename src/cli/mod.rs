@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use args::{Cli, Command, HelperArgs};
 use exit::{Failure, Outcome};
@@ -41,8 +41,9 @@ enum Form {
 
 /// Does what `args`, the program's name first, say.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let outcome = match form(&args) {
-        Form::Commands => match Cli::try_parse_from(args) {
+    let mut command = Cli::command();
+    let outcome = match form(&args, &command) {
+        Form::Commands => match commands(&mut command, args) {
             Ok(cli) => run(cli.command),
             Err(error) => return clap_says(&error),
         },
@@ -56,6 +57,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// As `Cli::try_parse_from`, which would put all the help together once more.
+fn commands(command: &mut clap::Command, args: Vec<OsString>) -> clap::error::Result<Cli> {
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(command))
 }
 
 fn run(command: Command) -> Outcome {
@@ -83,7 +90,7 @@ fn helper_form(mut args: HelperArgs, form: Form) -> Outcome {
 }
 
 /// By the name the program is called, else by the first argument.
-fn form(args: &[OsString]) -> Form {
+fn form(args: &[OsString], command: &clap::Command) -> Form {
     let called = args.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
     if called.as_encoded_bytes().starts_with(b"mount.") {
         return Form::MountHelper;
@@ -94,15 +101,15 @@ fn form(args: &[OsString]) -> Form {
     match args.get(1).and_then(|first| first.to_str()) {
         None if args.len() < 2 => Form::Commands,
         Some("-h" | "--help" | "-V" | "--version" | "help") => Form::Commands,
-        Some(first) if is_command(first) => Form::Commands,
+        Some(first) if is_command(command, first) => Form::Commands,
         // A word, no path, and no options of a mount: somebody meant a command, and clap names the nearest.
         Some(first) if is_word(first) && !has_options(args) => Form::Commands,
         _ => Form::Helper,
     }
 }
 
-fn is_command(word: &str) -> bool {
-    Cli::command()
+fn is_command(command: &clap::Command, word: &str) -> bool {
+    command
         .get_subcommands()
         .any(|command| command.get_name() == word || command.get_all_aliases().any(|alias| alias == word))
 }
@@ -192,7 +199,7 @@ mod tests {
         ];
         for (args, expected) in cases {
             let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-            assert_eq!(form(&args), *expected, "{args:?}");
+            assert_eq!(form(&args, &Cli::command()), *expected, "{args:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! cannot hang the reader. Source: proc(5), "/proc/pid/mountinfo".
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,10 @@ impl Entry {
 
 /// All mounts this process sees, in the order they were made.
 pub fn all() -> std::io::Result<Vec<Entry>> {
-    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+    // Room at once: the kernel looks for the place to go on at each read.
+    let mut text = Vec::with_capacity(64 * 1024);
+    std::fs::File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
+    Ok(parse(&text))
 }
 
 /// The mount one sees at `path`, which is its mountpoint: the last one made there.

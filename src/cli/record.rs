@@ -255,10 +255,10 @@ fn sweep(dir: &Path) {
         else {
             continue;
         };
-        let owner = |name: String| Seen::at(dir.join(name));
-        if owner(record.to_owned()).is_none()
-            && !owner(format!(".{record}")).is_some_and(|seen| seen.is_alive())
-        {
+        // Looked for again, since it may have been made after the listing.
+        let is_there = dir.join(record).symlink_metadata().is_ok();
+        let begins = || Seen::at(dir.join(format!(".{record}"))).is_some_and(|seen| seen.is_alive());
+        if !is_there && !begins() {
             // Somebody else may sweep, too.
             let _ = fs::remove_file(dir.join(name));
         }

@@ -107,7 +107,7 @@ fn layers<'a>(config: &'a Config, ways: &mut Ways) -> Result<Vec<Dir<'a>>> {
 /// One layer: there, a directory, readable, and writable where it will be written.
 fn layer<'a>(role: Role, path: &'a Path, config: &Config, ways: &mut Ways) -> Result<Dir<'a>> {
     let shown = format!("{} {path:?} ({})", role.noun(), role.options());
-    let facts = directory(&shown, path)?;
+    let (facts, plain) = directory(&shown, path)?;
     let mut needed = AccessFlags::R_OK | AccessFlags::X_OK;
     if role.written() && !config.mount.read_only {
         needed |= AccessFlags::W_OK;
@@ -127,13 +127,19 @@ fn layer<'a>(role: Role, path: &'a Path, config: &Config, ways: &mut Ways) -> Re
             ));
         }
     }
-    Ok(Dir { role, path, identity: (facts.dev(), facts.ino()), above: ways.above(&shown, path)? })
+    Ok(Dir { role, path, identity: (facts.dev(), facts.ino()), above: ways.above(&shown, path, plain)? })
 }
 
-/// The facts of a directory that has to be there.
-fn directory(shown: &str, path: &Path) -> Result<Metadata> {
+/// The facts of a directory that has to be there, and whether its path leads to it without a symlink at the end.
+fn directory(shown: &str, path: &Path) -> Result<(Metadata, bool)> {
+    // Joined anew: a slash at the end would follow a link.
+    let named = path.parent().zip(path.file_name()).map(|(parent, name)| parent.join(name));
+    let itself = named.and_then(|path| path.symlink_metadata().ok());
+    if let Some(facts) = itself.filter(Metadata::is_dir) {
+        return Ok((facts, true));
+    }
     match fs::metadata(path) {
-        Ok(facts) if facts.is_dir() => Ok(facts),
+        Ok(facts) if facts.is_dir() => Ok((facts, false)),
         Ok(_) => setup(format!("{shown} is not a directory: name a directory")),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             setup(format!("{shown} does not exist: create it or correct the path"))
@@ -160,15 +166,10 @@ struct Ways {
 }
 
 impl Ways {
-    /// Who the directories above `path` are, from its parent to the root.
-    fn above(&mut self, shown: &str, path: &Path) -> Result<Rc<[Identity]>> {
-        let named = path.parent().zip(path.file_name());
-        let plain = named.filter(|(parent, name)| {
-            // Joined anew: a slash at the end would follow a link.
-            parent.join(name).symlink_metadata().is_ok_and(|facts| !facts.is_symlink())
-        });
-        let above = match plain {
-            Some((parent, _)) => self.from(parent),
+    /// Who the directories above `path` are, from its parent to the root; `plain` if it does not end in a symlink.
+    fn above(&mut self, shown: &str, path: &Path, plain: bool) -> Result<Rc<[Identity]>> {
+        let above = match path.parent().filter(|_| plain) {
+            Some(parent) => self.from(parent),
             None => fs::canonicalize(path)
                 .and_then(|real| real.parent().map_or_else(|| Ok(Rc::from([])), |parent| self.from(parent))),
         };
@@ -254,14 +255,14 @@ fn nested(layers: &[Dir<'_>]) -> Result<()> {
 fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<()> {
     let path = &config.mountpoint;
     let shown = format!("mountpoint {path:?}");
-    let facts = match directory(&shown, path) {
+    let (facts, plain) = match directory(&shown, path) {
         Err(Error::Setup(_)) if !path.exists() && path.symlink_metadata().is_err_and(not_found) => {
             return setup(format!("{shown} does not exist: create it with `mkdir -p {path:?}`"));
         }
         facts => facts?,
     };
     let identity = (facts.dev(), facts.ino());
-    let above = ways.above(&shown, path)?;
+    let above = ways.above(&shown, path, plain)?;
     for layer in layers {
         // Mounting over a layer is common (`lowerdir=/usr,... /usr`) and safe: layers are opened before.
         if layer.identity == identity && layer.role != Role::Work {

@@ -153,10 +153,12 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     if flags.dirsync {
         mount.push(MountOption::DirSync);
     }
-    if knows_selinux() {
-        mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
-    } else if !flags.context.is_empty() {
-        tracing::info!("no SELinux in the kernel: {} left out", flags.context.join(","));
+    if !flags.context.is_empty() {
+        if knows_selinux() {
+            mount.extend(flags.context.iter().map(|context| MountOption::CUSTOM(context.clone())));
+        } else {
+            tracing::info!("no SELinux in the kernel: {} left out", flags.context.join(","));
+        }
     }
     let mut options = fuser::Config::default();
     options.mount_options = mount;

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::Ino;
 use super::points::{Point, Root};
 use super::state::{Name, State};
 use crate::error::{Context, Error, Result};
+use crate::layer::names::RawName;
 use crate::layer::{LowerNames, Parts, RealDir, Stack};
 use crate::merge::listing::FileKind;
 use crate::sync::{LevelMutex, LevelRwLock, level};
@@ -65,6 +67,8 @@ pub struct DirNode {
     pub lowers: SmallVec<[Arc<RealDir>; 1]>,
     /// The names of the lower parts, once somebody has needed them all.
     lower_names: OnceLock<Box<LowerNames>>,
+    /// What the lower parts have, in their order, where that was read at the first lookup; for the first listing.
+    listed: Mutex<Option<Box<[Vec<RawName>]>>>,
     /// How often a lower part was asked for a name in vain.
     vain: AtomicU32,
     /// Level 2: which names the directory shows.
@@ -117,7 +121,16 @@ impl Node {
     /// A directory of these parts.
     pub fn dir(upper: OnceLock<Arc<RealDir>>, lowers: SmallVec<[Arc<RealDir>; 1]>) -> Node {
         let (lower_names, vain, names) = (OnceLock::new(), AtomicU32::new(0), LevelRwLock::new(()));
-        Node::Dir(Box::new(DirNode { upper, lowers, lower_names, vain, names }))
+        Node::Dir(Box::new(DirNode { upper, lowers, lower_names, listed: Mutex::default(), vain, names }))
+    }
+
+    /// The same, of whose lower parts all names are known, and perhaps all that a listing tells of them.
+    pub fn with_names(mut self, known: LowerNames, listed: Option<Vec<Vec<RawName>>>) -> Node {
+        if let Node::Dir(dir) = &mut self {
+            dir.lower_names = OnceLock::from(Box::new(known));
+            *dir.listed.get_mut() = listed.map(Vec::into_boxed_slice);
+        }
+        self
     }
 
     /// The number of the upper object; of a directory only in a tree that others change.
@@ -194,6 +207,11 @@ impl Inode {
         let before = dir.vain.fetch_add(more, Ordering::Relaxed);
         let now = before.saturating_add(more);
         now >= 16 && now >= worth()
+    }
+
+    /// What the first lookup has read of the lower parts, in their order; nothing if it did not, or somebody has taken it.
+    pub fn take_listed(&self) -> Option<Box<[Vec<RawName>]>> {
+        self.node.as_dir().and_then(|dir| dir.listed.lock().take())
     }
 
     /// Keeps the names of the lower parts.

@@ -108,6 +108,7 @@ pub(super) fn resolve(dir: &Arc<RealDir>, name: &OsStr) -> Result<Found> {
         xattr_whiteouts: false,
         opaque: false,
         impure: false,
+        listed: None,
     };
     Ok(match stat.kind {
         FileKind::Dir => Outcome::Dir([(LayerId::UPPER, place)].into_iter().collect()),

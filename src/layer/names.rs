@@ -7,10 +7,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, LazyLock};
 
 use super::real_dir::RealDir;
+use crate::merge::listing::RawKind;
+use crate::merge::mark;
 
 /// Names are told apart by a hash that nobody outside can foresee. Two names with one hash share their layers: one that
 /// does not have the name says so when it is asked.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Directories with parts in more layers are not asked layer by layer.
+pub const MANY_LAYERS: usize = 16;
 
 /// A position among the lower layers takes the low bits, the hash of the name the others.
 const POSITION: u64 = 0xffff;
@@ -22,6 +27,21 @@ pub struct LowerNames {
     said: Box<[u64]>,
 }
 
+/// A name in one layer's directory, its number there and what it is.
+pub type RawName = (Box<OsStr>, u64, RawKind);
+
+/// The names of one layer's directory, as far as they must be told apart.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    hashes: Vec<u64>,
+    /// The names themselves, for who lists the directory; nothing if an object must be asked what it is.
+    pub names: Option<Vec<RawName>>,
+    /// Some of them are `.wh.` files.
+    pub whiteout_files: bool,
+    /// One of them is the file that makes a directory opaque.
+    pub opaque_file: bool,
+}
+
 /// Hears the names of one layer after the other.
 #[derive(Debug, Default)]
 pub struct Learning(Vec<u64>);
@@ -30,10 +50,33 @@ fn hash(name: &OsStr) -> u64 {
     HASHER.hash_one(name.as_bytes()) & !POSITION
 }
 
+impl Listed {
+    /// Nothing yet, and the names are to be kept.
+    pub fn with_names() -> Listed {
+        Listed { names: Some(Vec::new()), ..Listed::default() }
+    }
+
+    /// Notes that the directory has `name`; in a `.wh.` file it says something about another name, too.
+    pub fn add(&mut self, name: &OsStr) {
+        self.hashes.push(hash(name));
+        let bytes = name.as_bytes();
+        if mark::is_reserved(bytes) {
+            self.whiteout_files = true;
+            self.opaque_file |= bytes == mark::OPAQUE_FILE.to_bytes();
+            self.hashes.extend(mark::hidden_by(bytes).map(|hidden| hash(OsStr::from_bytes(hidden))));
+        }
+    }
+
+    /// How much has been heard.
+    pub fn words(&self) -> usize {
+        self.hashes.len()
+    }
+}
+
 impl Learning {
-    /// Notes that the lower layer at `position` says something about `name`: has it, or hides it.
-    pub fn add(&mut self, position: u16, name: &OsStr) {
-        self.0.push(hash(name) | u64::from(position));
+    /// Notes what the lower layer at `position` says something about: what it has, and what it hides.
+    pub fn add(&mut self, position: u16, listed: &Listed) {
+        self.0.extend(listed.hashes.iter().map(|hash| hash | u64::from(position)));
     }
 
     /// All that was heard.
@@ -51,6 +94,13 @@ impl LowerNames {
         let wanted = hash | u64::try_from(position).ok().filter(|&position| position <= POSITION)?;
         let found = *self.said.get(self.said.partition_point(|&said| said < wanted))?;
         (found & !POSITION == hash).then_some((found & POSITION) as usize)
+    }
+
+    /// In how many lower layers something is said about `name`.
+    pub fn layers_with(&self, name: &OsStr) -> usize {
+        let hash = hash(name);
+        let first = self.said.partition_point(|&said| said < hash);
+        self.said.partition_point(|&said| said <= hash | POSITION) - first
     }
 }
 
@@ -110,8 +160,10 @@ mod tests {
     #[test]
     fn layers_that_say_something_are_found_from_the_top_down() {
         let mut heard = Learning::default();
-        for (position, name) in [(1, "a"), (3, "b"), (4, "a"), (4, "a")] {
-            heard.add(position, OsStr::new(name));
+        for (position, name) in [(1, "a"), (3, "b"), (4, "a"), (4, "a"), (6, ".wh.b")] {
+            let mut listed = Listed::default();
+            listed.add(OsStr::new(name));
+            heard.add(position, &listed);
         }
         let names = heard.finish();
         let all = |name: &str| {
@@ -119,8 +171,9 @@ mod tests {
             std::iter::successors(names.next(0, OsStr::new(name)), next).collect::<Vec<_>>()
         };
         assert_eq!(all("a"), [1, 4]);
-        assert_eq!(all("b"), [3]);
+        assert_eq!(all("b"), [3, 6]);
         assert_eq!(all("c"), [] as [usize; 0]);
         assert_eq!(names.next(usize::MAX, OsStr::new("a")), None);
+        assert_eq!(["a", "b", "c"].map(|name| names.layers_with(OsStr::new(name))), [2, 2, 0]);
     }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use nix::Result;
 use nix::errno::Errno;
 
+use super::names::Listed;
 use super::real_dir::{Fact, RealDir};
-use crate::merge::listing::FileKind;
+use crate::merge::listing::{FileKind, RawKind};
 use crate::merge::mark::{self, Mark, Namespace, Opaque};
 use crate::merge::redirect::Redirect;
 use crate::merge::resolve::Probe;
 use crate::sys::stat::{Stat, stat};
-use crate::sys::{At, attr, xattr};
+use crate::sys::{At, attr, dir, xattr};
 
 /// Where an object was found in a layer, and what it was then.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Place {
     pub opaque: bool,
     /// For a directory: marked impure.
     pub impure: bool,
+    /// For a directory: all its names, where they were read with its marks.
+    pub listed: Option<Box<Listed>>,
 }
 
 /// What one layer says about a name: for the resolver, and where it is if it is there.
@@ -72,6 +75,7 @@ pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr, last: bool) 
         xattr_whiteouts: false,
         opaque: false,
         impure: false,
+        listed: None,
     };
     let mut classified = || classify(namespace, dir, at, &mut place);
     let probe = if dir.layer().is_upper() { attr::with_owner_access(at, classified)? } else { classified()? };
@@ -81,13 +85,56 @@ pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr, last: bool) 
     Ok(Answer { probe, place: Some(place) })
 }
 
+/// More names of one directory are not read before somebody asks for one.
+const FEW_NAMES: usize = 512;
+
+/// As `name`, for a directory in a lower layer whose names will be asked for, too: its marks and its names are read from one
+/// descriptor, and none is looked for that is not there. Nothing where that cannot be, and `name` is to say why.
+pub fn dir_with_names(namespace: Namespace, parent: &Arc<RealDir>, name: &OsStr) -> Option<Answer> {
+    let above = parent.fd().ok()?;
+    let fd = dir::open(At::new(above.as_fd(), name), true).ok()?;
+    let at = At::fd(fd.as_fd());
+    let stat = stat(at).ok()?;
+    let mut listed = Listed::with_names();
+    let read = dir::entries(&fd, |entry| {
+        listed.add(entry.name);
+        match (entry.kind, &mut listed.names) {
+            // It may be a whiteout.
+            (None | Some(FileKind::Char), names) => *names = None,
+            (Some(kind), Some(names)) => names.push((entry.name.into(), entry.ino, RawKind::Object(kind))),
+            (Some(_), None) => {}
+        }
+        if listed.words() > FEW_NAMES { Err(Errno::ECANCELED) } else { Ok(()) }
+    });
+    read.ok()?;
+    let hides = !parent.is(Fact::NoWhiteoutFiles) && has_whiteout_file(above.as_fd(), name).ok()?;
+    let mut marks = attribute_marks(namespace, at).ok()?;
+    if marks.opaque == Opaque::XattrWhiteouts {
+        listed.names = None;
+    }
+    if listed.opaque_file {
+        marks.opaque = Opaque::Yes;
+    }
+    let mut place = Place {
+        dir: parent.clone(),
+        name: name.into(),
+        stat,
+        xattr_whiteouts: false,
+        opaque: false,
+        impure: false,
+        listed: Some(Box::new(listed)),
+    };
+    let probe = dir_probe(namespace, at, &mut place, marks, hides).ok()?;
+    Some(Answer { probe, place: Some(place) })
+}
+
 /// What the marks of an object say.
 fn classify(namespace: Namespace, dir: &RealDir, at: At<'_>, place: &mut Place) -> Result<Probe> {
     match place.stat.kind {
         FileKind::Dir => {
             // `.wh.` of a name that its own layer has as well hides the layers below, and only these.
             let hides = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(at.dir, at.name)?;
-            dir_probe(namespace, at, place, hides)
+            dir_probe(namespace, at, place, dir_marks(namespace, at)?, hides)
         }
         FileKind::Regular => {
             // The mark of the directory only tells listings to look. Source: kernel `ovl_path_is_whiteout`.
@@ -125,7 +172,17 @@ pub struct DirMarks {
 }
 
 /// Reads the marks of the directory at `at`.
-pub fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
+fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
+    let mut marks = attribute_marks(namespace, at)?;
+    let opaque_file = Path::new(at.name).join(OsStr::from_bytes(mark::OPAQUE_FILE.to_bytes()));
+    if marks.opaque != Opaque::Yes && stat(At::new(at.dir, opaque_file.as_os_str())).is_ok() {
+        marks.opaque = Opaque::Yes;
+    }
+    Ok(marks)
+}
+
+/// Reads those marks of the directory at `at` that are attributes.
+pub fn attribute_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
     let mut marks = DirMarks::default();
     // Most directories have no attribute at all: one call says so.
     for attribute in xattr::list(at)? {
@@ -142,15 +199,16 @@ pub fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
         marks.redirect |= is(Mark::Redirect);
         marks.impure |= is(Mark::Impure);
     }
-    let opaque_file = Path::new(at.name).join(OsStr::from_bytes(mark::OPAQUE_FILE.to_bytes()));
-    if marks.opaque != Opaque::Yes && stat(At::new(at.dir, opaque_file.as_os_str())).is_ok() {
-        marks.opaque = Opaque::Yes;
-    }
     Ok(marks)
 }
 
-fn dir_probe(namespace: Namespace, at: At<'_>, place: &mut Place, hides: bool) -> Result<Probe> {
-    let marks = dir_marks(namespace, at)?;
+fn dir_probe(
+    namespace: Namespace,
+    at: At<'_>,
+    place: &mut Place,
+    marks: DirMarks,
+    hides: bool,
+) -> Result<Probe> {
     place.xattr_whiteouts = marks.opaque == Opaque::XattrWhiteouts;
     place.opaque = marks.opaque == Opaque::Yes || hides;
     place.impure = marks.impure;

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -12,11 +12,11 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::direct::Direct;
-use super::names::Parts;
+use super::names::{MANY_LAYERS, Parts};
 use super::numbers::Numbers;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
-use super::tree::{Device, Layer, open_layer};
+use super::tree::{Device, Fences, Layer, open_layer};
 use super::upper::Upper;
 use super::workdir::Use;
 use crate::config::{Config, FsyncMode, IdMaps, RedirectDir, XattrPermissions, Xino};
@@ -111,20 +111,21 @@ impl Stack {
             None => Namespace::of_reader(config.marks.userxattr, cred::may_administer()),
         };
         let mut devices = HashMap::new();
-        let mut open = |id: u16, path: &Path, role: &str, writable: bool| {
-            open_layer(LayerId(id), path, role, writable, shared, &mut devices)
+        let fences = Fences::around(config.lowers.iter().chain(&config.data_lowers).map(PathBuf::as_path));
+        let mut open = |id: u16, path: &Path, role: &str, fences: Option<&Fences<'_>>| {
+            open_layer(LayerId(id), path, role, fences, shared, &mut devices)
         };
         let upper_layer = match &config.upper {
-            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", true)?),
+            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", None)?),
             None => None,
         };
         let mut lowers = Vec::new();
         for (i, path) in config.lowers.iter().enumerate() {
-            lowers.push(open(i as u16 + 1, path, "lowerdir", false)?);
+            lowers.push(open(i as u16 + 1, path, "lowerdir", Some(&fences))?);
         }
         let mut data_only = Vec::new();
         for (i, path) in config.data_lowers.iter().enumerate() {
-            data_only.push(open((config.lowers.len() + i) as u16 + 1, path, "lowerdir", false)?);
+            data_only.push(open((config.lowers.len() + i) as u16 + 1, path, "lowerdir", Some(&fences))?);
         }
         let mut stack = Stack {
             upper_layer,
@@ -249,13 +250,21 @@ impl Stack {
             return parents.upper.map_or(Ok(Outcome::Absent), |dir| super::direct::resolve(dir, name));
         }
         let mut resolver = Resolver::new(self.policy, name);
+        // Whoever asks for a directory of many layers will ask for a name in it.
+        let in_many = parents.lowers.len() > MANY_LAYERS
+            && parents.names.is_some_and(|names| names.layers_with(name) > MANY_LAYERS);
         let mut parents = parents.walk();
         let mut last: Option<LayerId> = None;
         loop {
             let (layer, answer, step) = match resolver.target().clone() {
                 Target::Sibling(name) => {
                     let Some((dir, last)) = parents.next(&name) else { break };
-                    let answer = probe::name(self.namespace, dir, &name, last).call("statx")?;
+                    let with_names = (in_many && !dir.layer().is_upper())
+                        .then(|| probe::dir_with_names(self.namespace, dir, &name));
+                    let answer = match with_names.flatten() {
+                        Some(answer) => answer,
+                        None => probe::name(self.namespace, dir, &name, last).call("statx")?,
+                    };
                     (dir.layer(), answer, Step::Continue)
                 }
                 Target::FromRoot(path) => {
@@ -304,6 +313,7 @@ impl Stack {
         dir.note_bytes(place.stat.size);
         dir.note(Fact::XattrWhiteouts, place.xattr_whiteouts);
         dir.note(Fact::Impure, place.impure);
+        dir.note(Fact::NoWhiteoutFiles, place.listed.as_ref().is_some_and(|listed| !listed.whiteout_files));
         dir
     }
 

@@ -13,7 +13,7 @@ use super::upper;
 use crate::error::{Error, Result};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
-use crate::sys::{At, handle, open, stat};
+use crate::sys::{At, handle, mount, open, stat};
 
 /// One opened tree.
 #[derive(Debug)]
@@ -41,20 +41,71 @@ pub(super) struct Device {
     pub(super) may_hang: bool,
 }
 
-/// Opens the directory at `path` as layer `id`; its device is one of `devices` then. Errors: `Setup` naming layer and remedy.
+/// Read-only mounts through which lower layers are reached, where those are allowed: a second fence. Layers that stand side by
+/// side are reached through one of the directory they are in, since each takes the kernel as long as many requests.
+#[derive(Debug)]
+pub(super) struct Fences<'a> {
+    /// By directory, where more than one layer is in it.
+    shared: HashMap<&'a Path, Option<Fence>>,
+}
+
+/// A read-only mount of a directory.
+#[derive(Debug)]
+struct Fence {
+    tree: OwnedFd,
+    /// The mount that the directory itself is on.
+    mount: u64,
+}
+
+impl<'a> Fences<'a> {
+    /// Those that the layers at `paths` share.
+    pub(super) fn around(paths: impl Iterator<Item = &'a Path>) -> Fences<'a> {
+        let mut layers: HashMap<&Path, usize> = HashMap::new();
+        for parent in paths.filter_map(Path::parent) {
+            *layers.entry(parent).or_default() += 1;
+        }
+        let many = layers.into_iter().filter(|&(_, layers)| layers > 1);
+        Fences { shared: many.map(|(parent, _)| (parent, Fence::around(parent))).collect() }
+    }
+
+    /// The directory at `path` behind a fence; nothing where none is allowed.
+    fn open(&self, path: &Path) -> Option<OwnedFd> {
+        self.open_shared(path).or_else(|| open::clone(path, false, true).ok())
+    }
+
+    /// The directory at `path` behind the fence that it shares. Not where something is mounted on it, which the shared fence
+    /// does not show, and not where the path ends in a symlink, which leads elsewhere.
+    fn open_shared(&self, path: &Path) -> Option<OwnedFd> {
+        let (parent, name) = path.parent().zip(path.file_name())?;
+        let fence = self.shared.get(parent)?.as_ref()?;
+        let there = mount::place_of(path).ok()?;
+        let fd = open::dir_of_mount(fence.tree.as_fd(), name).ok()?;
+        let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
+        (there.mount == fence.mount && (there.dev, there.ino) == (stat.dev, stat.ino)).then_some(fd)
+    }
+}
+
+impl Fence {
+    fn around(dir: &Path) -> Option<Fence> {
+        let mount = mount::place_of(&dir.join(".")).ok()?.mount;
+        Some(Fence { tree: open::clone(dir, false, true).ok()?, mount })
+    }
+}
+
+/// Opens the directory at `path` as layer `id`, behind one of `fences` if nothing is written there; its device is one of
+/// `devices` then. Errors: `Setup` naming layer and remedy.
 pub(super) fn open_layer(
     id: LayerId,
     path: &Path,
     role: &str,
-    writable: bool,
+    fences: Option<&Fences<'_>>,
     shared: &Shared,
     devices: &mut HashMap<u64, Device>,
 ) -> Result<Layer> {
     let refused = |what: &str, errno: nix::errno::Errno| {
         Error::Setup(format!("{role} {path:?} {what}: {}", errno.desc()))
     };
-    // A lower layer is reached through a read-only mount of its own where that is allowed: a second fence.
-    let clone = if writable { None } else { open::clone(path, false, true).ok() };
+    let clone = fences.and_then(|fences| fences.open(path));
     let fenced = clone.is_some();
     let fd = match clone {
         Some(fd) => fd,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Overlay;
 use crate::inode::Inode;
 use crate::layer::RealDir;
+use crate::layer::names::MANY_LAYERS;
 use crate::layer::stack::Found;
 use crate::merge::resolve::Outcome;
 
@@ -16,9 +17,6 @@ const BYTES_PER_PROBE: u32 = 512;
 
 /// A directory takes a block, even with a single name.
 const BLOCK: u32 = 4096;
-
-/// Directories with parts in more layers are not asked layer by layer.
-pub(super) const MANY_LAYERS: usize = 16;
 
 impl Overlay {
     /// Learns the names of a directory in many layers before it is asked for the first one, where nothing is lost by that: in

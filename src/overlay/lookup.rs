@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point, State};
 use crate::layer::real_dir::Fact;
 use crate::layer::stack::Found;
-use crate::layer::{Place, Stack, Upper};
+use crate::layer::{Learning, Place, Stack, Upper};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
@@ -21,6 +21,9 @@ use crate::merge::origin::Origin;
 use crate::merge::resolve::{Data, Members, Outcome};
 use crate::sys::stat::{Stat, stat};
 use crate::sys::{At, name};
+
+/// So many names of a directory are kept from its lookup to its first listing.
+const KEPT_NAMES: usize = 1024;
 
 /// The longest name of any layer.
 pub(super) const NAME_MAX: usize = 255;
@@ -330,25 +333,39 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
     let wanted = stack.pack_ino(numbered.1.stat.dev, numbered.1.stat.ino);
     let upper = OnceLock::new();
     let mut lowers = smallvec::SmallVec::new();
-    for (layer, place) in &members {
-        let dir = stack.enter(place);
+    let mut learning = Some(Learning::default());
+    let mut listed = (!stack.by_attribute()).then(Vec::new);
+    for (layer, mut place) in members {
+        let dir = stack.enter(&place);
         if layer.is_upper() {
             upper.set(dir).map_err(|_| Error::Bug("two upper parts"))?;
-        } else {
-            lowers.push(dir);
+            continue;
         }
+        let names = match (&mut learning, place.listed.take(), u16::try_from(lowers.len())) {
+            (Some(learning), Some(names), Ok(position)) => {
+                learning.add(position, &names);
+                names.names
+            }
+            _ => {
+                learning = None;
+                None
+            }
+        };
+        match (&mut listed, names) {
+            (Some(listed), Some(names)) => listed.push(names),
+            _ => listed = None,
+        }
+        lowers.push(dir);
     }
     let mut state = State::default();
     state.opaque = opaque;
-    Ok(Object {
-        kind: FileKind::Dir,
-        real,
-        wanted,
-        by_name: false,
-        in_upper: upper.get().is_some(),
-        node: Node::dir(upper, lowers),
-        state,
-    })
+    let (in_upper, is_merged) = (upper.get().is_some(), !lowers.is_empty());
+    let mut node = Node::dir(upper, lowers);
+    if let (Some(names), true) = (learning, is_merged) {
+        let few = |listed: &Vec<Vec<_>>| listed.iter().map(Vec::len).sum::<usize>() <= KEPT_NAMES;
+        node = node.with_names(names.finish(), listed.filter(few));
+    }
+    Ok(Object { kind: FileKind::Dir, real, wanted, by_name: false, in_upper, node, state })
 }
 
 fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<Object> {

@@ -300,7 +300,8 @@ fn may_hang(inode: &Inode) -> Option<Arc<Stack>> {
 /// Notes what the marks of a stack's root say.
 fn note_marks(stack: &Stack, root: &Arc<RealDir>) -> Result<()> {
     let fd = root.fd().call("open")?;
-    let marks = probe::dir_marks(stack.namespace, At::fd(fd.as_fd())).call("listxattr")?;
+    // Nothing is below a root to show through it, so no file is looked for that says it does not.
+    let marks = probe::attribute_marks(stack.namespace, At::fd(fd.as_fd())).call("listxattr")?;
     root.note(Fact::XattrWhiteouts, marks.opaque == Opaque::XattrWhiteouts);
     root.note(Fact::Impure, marks.impure);
     Ok(())

@@ -3,22 +3,20 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::Overlay;
 use super::attr::{Attr, Lifetime};
-use super::learn::MANY_LAYERS;
 use super::lookup::Entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::listing::{Entry as Listed, Listing};
 use crate::inode::{Fh, Ino, Inode, OpenDir, Point, Root};
+use crate::layer::names::{Listed as Names, RawName};
 use crate::layer::real_dir::{Fact, RealDir};
 use crate::layer::{Learning, override_stat, probe};
 use crate::merge::listing::{FileKind, Merger, Raw, RawKind, Shown};
-use crate::merge::mark;
 use crate::merge::resolve::Outcome;
 use crate::sys::stat::stat;
 use crate::sys::{At, dir, name};
@@ -48,6 +46,8 @@ pub struct DirEntryPlus<'a> {
 
 /// The two dot names come before the others.
 const DOTS: u64 = 2;
+/// In more layers a lookup of each directory that is listed costs more than the request that it may save.
+const FEW_LAYERS: usize = 4;
 /// How many names are looked at between two looks at the listing.
 const BATCH: usize = 128;
 
@@ -126,8 +126,11 @@ impl Overlay {
     ) -> Result<()> {
         let dir = self.opened_dir(fh)?;
         let dir_ino = dir.inode.ino;
-        // Of each directory in it all layers would be asked about their marks, and most who list it never ask for one.
-        let looks_in_many = dir.inode.lower_dirs().len() > MANY_LAYERS;
+        // Of a directory each layer would be asked about its marks, and most who list names never ask for one.
+        let is_in_many = |name: &OsStr| {
+            let parts = dir.inode.parts();
+            parts.names.map_or(parts.lowers.len(), |names| names.layers_with(name)) > FEW_LAYERS
+        };
         self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
                 return Ok(each(DirEntryPlus { entry, attr: None }));
@@ -138,7 +141,7 @@ impl Overlay {
                     return Ok(self.without_node(entry, &mut each));
                 }
             }
-            if entry.kind == FileKind::Dir && looks_in_many {
+            if entry.kind == FileKind::Dir && is_in_many(entry.name) {
                 return Ok(self.without_node(entry, &mut each));
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
@@ -303,29 +306,32 @@ impl Overlay {
         let dirs = inode.real_dirs();
         let mut merger = Merger::default();
         let upper_parts = usize::from(inode.upper_dir().is_some());
-        let mut lower_names = Learning::default();
+        let mut lower_names = inode.parts().names.is_none().then(Learning::default);
+        let mut listed = inode.take_listed();
         for (i, real) in dirs.iter().enumerate() {
-            let raws = self.raw_names(inode, real)?;
+            let lower = i.checked_sub(upper_parts);
+            let known = lower.and_then(|at| listed.as_mut()?.get_mut(at)).map(std::mem::take);
+            let raws = match known {
+                Some(raws) => raws,
+                None => self.raw_names(inode, real)?,
+            };
             let last = i + 1 == dirs.len();
             let entries = raws.iter().map(|(name, ino, kind)| Raw { name, ino: *ino, kind: *kind });
             let whiteout_files = merger.feed(real.layer(), last, entries);
             real.note(Fact::NoWhiteoutFiles, !whiteout_files);
-            if let Some(position) = i.checked_sub(upper_parts).and_then(|at| u16::try_from(at).ok()) {
-                for (name, ..) in &raws {
-                    lower_names.add(position, name);
-                    if let Some(hidden) = mark::hidden_by(name.as_bytes()) {
-                        lower_names.add(position, OsStr::from_bytes(hidden));
-                    }
-                }
+            if let (Some(learning), Some(Ok(position))) = (&mut lower_names, lower.map(u16::try_from)) {
+                let mut names = Names::default();
+                raws.iter().for_each(|(name, ..)| names.add(name));
+                learning.add(position, &names);
             }
         }
-        if !inode.lower_dirs().is_empty() {
-            inode.keep_names(lower_names.finish());
+        if let (Some(learning), false) = (lower_names, inode.lower_dirs().is_empty()) {
+            inode.keep_names(learning.finish());
         }
         Ok(merger.finish())
     }
 
-    fn raw_names(&self, inode: &Inode, real: &Arc<RealDir>) -> Result<Vec<(Box<OsStr>, u64, RawKind)>> {
+    fn raw_names(&self, inode: &Inode, real: &Arc<RealDir>) -> Result<Vec<RawName>> {
         let fd = real.readable(!real.layer().is_upper()).call("openat2")?;
         let stack = &inode.stack;
         let mut raws = Vec::new();

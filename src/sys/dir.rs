@@ -29,10 +29,14 @@ const HEADER_BYTES: usize = 19;
 /// Opens the directory at `at` for reading its names. `quiet` leaves its time of access as it is, where that may be asked for.
 pub fn open(at: At<'_>, quiet: bool) -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    match quiet {
-        true => open::file(at, flags | OFlag::O_NOATIME).or_else(|_| open::file(at, flags)),
-        false => open::file(at, flags),
+    if quiet {
+        match open::file(at, flags | OFlag::O_NOATIME) {
+            // It is somebody else's directory.
+            Err(Errno::EPERM) => {}
+            result => return result,
+        }
     }
+    open::file(at, flags)
 }
 
 /// Calls `each` for every entry of the directory `dir` but the two dot names, in the filesystem's order. `quiet` is as in `open`.

@@ -98,6 +98,37 @@ pub fn device(mountpoint: &Path) -> Result<(u32, u32)> {
     Ok((raw.stx_dev_major, raw.stx_dev_minor))
 }
 
+/// Which object something is, and which mount it was found on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Located {
+    /// The mount, as long as it is there.
+    pub mount: u64,
+    /// The device, as in `Stat`.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+}
+
+/// What is at `path`, which is not followed if it is a symlink. Errors: ENOSYS where the kernel does not tell mounts apart.
+/// Source: statx(2) `STATX_MNT_ID`, since Linux 5.8.
+pub fn place_of(path: &Path) -> Result<Located> {
+    let mut raw = std::mem::MaybeUninit::<libc::statx>::uninit();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
+    let done = path.with_nix_path(|path| {
+        // SAFETY: `path` is NUL-terminated and `raw` has room for the answer; both live through the call.
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, mask, raw.as_mut_ptr()) }
+    })?;
+    Errno::result(done)?;
+    // SAFETY: the call succeeded, so the kernel has filled the whole structure.
+    let raw = unsafe { raw.assume_init() };
+    if raw.stx_mask & libc::STATX_MNT_ID == 0 {
+        return Err(Errno::ENOSYS);
+    }
+    let dev = (u64::from(raw.stx_dev_major) << 32) | u64::from(raw.stx_dev_minor);
+    Ok(Located { mount: raw.stx_mnt_id, dev, ino: raw.stx_ino })
+}
+
 /// The mounts inside a tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Inside {

@@ -66,6 +66,57 @@ fn whiteout_files_and_opaque_files_count_in_many_layers() {
     });
 }
 
+/// So many names are not read before somebody asks for one of them, but their directory is as opaque as it says.
+#[test]
+fn a_large_directory_counts_in_many_layers() {
+    let Some(mut f) = Fixture::new(24) else { return };
+    for i in 0..24 {
+        f.lower(i).file(format!("d/{i}"), format!("{i}"));
+    }
+    for i in 0..700 {
+        f.lower(5).file(format!("d/name-{i}"), "");
+    }
+    f.lower(20).dot_opaque("d");
+    f.lower(12).dot_whiteout("d/13");
+    f.mount();
+    f.check(|m| {
+        assert_eq!([text(m.join("d/20")), text(m.join("d/name-699"))], ["20", ""]);
+        assert_eq!([missing(m.join("d/21")), missing(m.join("d/13"))], [Errno::ENOENT; 2]);
+        assert_eq!(names(m.join("d")).len(), 720);
+    });
+}
+
+/// Layers that stand side by side are reached together, but one that is a mount, or a symlink, is what its path leads to.
+#[test]
+fn mounts_and_links_among_layers_side_by_side_show_what_is_there() {
+    let Some(mut f) = Fixture::new(5).and_then(Fixture::need_tmpfs) else { return };
+    for (i, name) in ["plain", "covered", "covered", "moved", "last"].into_iter().enumerate() {
+        f.lower(i).file(name, name).file("all", format!("{i}"));
+    }
+    let far = f.dir().join("far");
+    fs::create_dir(&far).unwrap();
+    fs::write(far.join("bound"), "far").unwrap();
+    let mount = |args: &[&str], at: std::path::PathBuf| {
+        run(std::process::Command::new("mount").args(args).arg(&at)).ok();
+        Umount(at)
+    };
+    let mounts = [
+        mount(&["-t", "tmpfs", "none"], f.low(1, "")),
+        mount(&["--bind", far.to_str().unwrap()], f.low(2, "")),
+    ];
+    fs::write(f.low(1, "in-memory"), "tmpfs").unwrap();
+    fs::rename(f.dir().join("l3"), f.dir().join("elsewhere")).unwrap();
+    sys::symlink("elsewhere", f.dir().join("l3")).unwrap();
+    f.mount();
+    f.check(|m| {
+        assert_eq!(names(m), ["all", "bound", "in-memory", "last", "moved", "plain"]);
+        assert_eq!([text(m.join("bound")), text(m.join("in-memory"))], ["far", "tmpfs"]);
+        assert_eq!([text(m.join("all")), text(m.join("moved"))], ["0", "moved"]);
+    });
+    f.unmount();
+    drop(mounts);
+}
+
 #[test]
 fn without_upper_nothing_can_be_changed() {
     let Some(mut f) = Fixture::read_only(2) else { return };
