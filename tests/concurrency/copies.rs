@@ -1,12 +1,11 @@
 //! Lower files that all workers change at the same moment: one copy-up for all of them, and no change of anybody is lost.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::board::WORKERS;
 use crate::common::*;
-use crate::worker::{Worker, bytes_at, record, shown, won};
+use crate::worker::{Worker, bytes_at, link, record, shown, won};
 
 pub const FILES: usize = 40;
 /// What belongs to one worker at the begin of a file.
@@ -94,18 +93,6 @@ pub fn work(w: &Worker) {
         let value = won(sys::getxattr(&path, &attribute), &[Errno::ENODATA], "getxattr");
         assert_eq!(value.as_ref(), known.attributes.get(&file), "{attribute} of file {file}, in the end");
     }
-}
-
-/// Makes a further name. Where the answer to a stat overtakes that to an unlink, the kernel's FUSE client counts that name twice, and
-/// refuses to link a file that seems to have none left, until it asks for attributes again.
-fn link(path: &Path, other: &Path) {
-    for _ in 0..100 {
-        match sys::link(path, other) {
-            Err(Errno::ENOENT) => assert!(stat(path).nlink() > 0, "{}: no names", path.display()),
-            linked => return linked.unwrap_or_else(|errno| panic!("link of {}: {errno}", path.display())),
-        }
-    }
-    panic!("link of {}: no such file, though it has {} names", path.display(), stat(path).nlink());
 }
 
 /// What an earlier load has left of this worker.

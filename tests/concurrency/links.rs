@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::*;
-use crate::worker::{Worker, bytes_at, record, shown};
+use crate::worker::{Worker, bytes_at, link, record, shown};
 
 const FILES: usize = 4;
 /// What belongs to one worker in a file.
@@ -44,7 +44,7 @@ pub fn work(w: &Worker) {
         let fresh = format!("{}/{}-{number}", DIRS[w.pick(2)], w.id);
         match (w.pick(8), some(w, &own)) {
             (0 | 1, _) if own.len() < 12 => {
-                sys::link(w.at(base(file)), w.at(&fresh)).unwrap();
+                link(&w.at(base(file)), &w.at(&fresh));
                 own.insert(fresh, file);
             }
             (2 | 3, Some((name, _))) => {

@@ -8,7 +8,7 @@ use crate::common::*;
 /// So long may a worker be about one step.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What a daemon may keep that has nothing to remember any more, beyond what it had at the begin: freed memory that the allocator keeps.
-const KEPT_KB: u64 = 48 << 10;
+const KEPT_KB: u64 = 16 << 10;
 const KEPT_FILES: u64 = 8;
 
 /// What a process uses.

@@ -73,6 +73,19 @@ pub fn won<T>(result: sys::Res<T>, lost: &[Errno], what: impl std::fmt::Display)
     }
 }
 
+/// Makes a further name. Where the answer to a stat overtakes that to an unlink, the kernel's FUSE client counts that name twice, and
+/// refuses to link a file that seems to have none left, until it asks for attributes again.
+#[track_caller]
+pub fn link(path: &Path, other: &Path) {
+    for _ in 0..100 {
+        match sys::link(path, other) {
+            Err(Errno::ENOENT) => assert!(stat(path).nlink() > 0, "{}: no names", path.display()),
+            linked => return linked.unwrap_or_else(|errno| panic!("link of {}: {errno}", path.display())),
+        }
+    }
+    panic!("link of {}: no such file, though it has {} names", path.display(), stat(path).nlink());
+}
+
 /// `text` as a record of so many bytes: padded, and with a line break at its end.
 pub fn record(text: &str, len: usize) -> Vec<u8> {
     assert!(text.len() < len, "{text}: too long");
