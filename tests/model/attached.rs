@@ -133,12 +133,14 @@ fn plant(root: &Path) {
     age(root);
 }
 
-/// Whether the mount says the same as the plain tree. That something is read-only, elsewhere, or busy is what the kernel says of mounts
-/// before it looks at the names; in one mount it looks first, and may have another of the ordinary reasons to refuse.
+/// Whether both refuse, one of them for the sake of what is attached. That something is read-only, elsewhere, or busy is what the kernel
+/// says of mounts before it looks at the names, or once it has looked at the directory beneath one; in one mount it looks first, at
+/// what shows. Either may have another of the ordinary reasons.
 pub fn refuse(theirs: &Outcome, ours: &Outcome) -> bool {
     use Errno::{EBUSY, EIO, ENOSYS, ENOTCONN, EROFS, ESTALE, EXDEV};
-    let ordinary = |errno: &Errno| ![EIO, ESTALE, ENOTCONN, ENOSYS].contains(errno);
-    matches!((theirs, ours), (Err(EROFS | EXDEV | EBUSY), Err(errno)) if ordinary(errno))
+    let (Err(theirs), Err(ours)) = (theirs, ours) else { return false };
+    let ordinary = ![EIO, ESTALE, ENOTCONN, ENOSYS].contains(ours);
+    ordinary && (matches!(theirs, EROFS | EXDEV | EBUSY) || *ours == EBUSY)
 }
 
 impl Attached {

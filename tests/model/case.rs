@@ -150,6 +150,7 @@ fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
     let plain = top.join("plain");
     let seen = copy_of_view(case.terms, &lowers, top, &plain);
     let small = (case.terms == Terms::Full).then(|| SmallDisk::new(&top.join("small")));
+    let begun = now();
     let attached = Attached::new(case.terms, top, &plain);
     let mut stack = Stack::writable(&lowers, small.as_ref().map_or(top, |small| small.path()));
     stack.more = attached.as_ref().map(Attached::words).unwrap_or_default();
@@ -157,7 +158,6 @@ fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
         set_time(dir);
     }
-    let begun = now();
     let point = top.join("merged");
     let mut run = Run { case, stack, point, plain, begun, times_vague: false, small, attached };
     let mut mount = run.mount();
