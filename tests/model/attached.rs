@@ -144,13 +144,14 @@ pub fn refuse(theirs: &Outcome, ours: &Outcome) -> bool {
 }
 
 impl Attached {
-    /// Whether the step means something else by nature: between two filesystems the kernel copies no ranges, and renaming a file to itself
-    /// is nothing, which of a read-only mount it says before it looks.
+    /// Whether the step means something else by nature: between two filesystems the kernel copies no ranges; and of what needs no change,
+    /// since a file gets the name that it has, or a file loses the ACL that only directories have, it says that a mount is read-only.
     pub fn differs_by_nature(&self, step: &Step) -> bool {
         let object =
             |path: &str| self.plain.join(path).symlink_metadata().map(|meta| (meta.dev(), meta.ino())).ok();
         match step.op {
             Op::CopyRange(..) => true,
+            Op::Removexattr(_, "system.posix_acl_default") => true,
             Op::Rename(from, to, _) => object(from).is_some_and(|one| object(to) == Some(one)),
             _ => false,
         }
