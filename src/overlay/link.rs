@@ -39,6 +39,8 @@ impl Overlay {
         let _names = parent.names().write();
         check_no_point(&parent, name)?;
         self.copy_up.ensure(&parent, Need::Metadata)?;
+        // It may have given its names away just now. The new name leads to whoever has the others, so that all have one count.
+        let inode = inode.now();
         let _gate = inode.gate.lock();
         if parent.stack.is_direct() {
             self.link_direct(&inode, &parent, name)?;
@@ -46,7 +48,7 @@ impl Overlay {
             self.link_locked(&inode, &parent, name)?;
         }
         self.sync_names(&parent)?;
-        let inode = self.store.refer(ino).ok_or(Error::Stale)?;
+        let inode = self.store.refer(inode.ino).ok_or(Error::Stale)?;
         self.list_name(&parent, name, &inode);
         let attr = self.attr_of(&inode)?;
         Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })

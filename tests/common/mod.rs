@@ -17,6 +17,7 @@
 #![allow(dead_code, unused_imports, unsafe_code, clippy::unwrap_used, clippy::panic)]
 
 mod host;
+pub mod kernel;
 pub mod layer;
 pub mod sum;
 pub mod sys;

@@ -10,9 +10,10 @@ use rand::{Rng, SeedableRng};
 
 use super::model::Model;
 use super::writer::{self, Stopped};
-use crate::common::*;
+use crate::common::{kernel::shown, *};
 
 const WRITERS: usize = 3;
+const SOURCE: &str = "attached";
 const SOON: Duration = Duration::from_secs(10);
 
 fn part(writer: usize) -> String {
@@ -20,8 +21,8 @@ fn part(writer: usize) -> String {
 }
 
 /// What there is before the first change: files of all sizes, hard links, directories in one layer and in both.
-fn layers(f: &Fixture) {
-    for writer in 0..WRITERS {
+fn layers(f: &Fixture, layered: usize) {
+    for writer in 0..layered {
         let at = |name: &str| format!("{}/{name}", part(writer));
         let (low, high) = (f.lower(1), f.lower(0));
         let low = low.file(at("small"), "of the lower layer").xattr("user.crash", b"low");
@@ -38,32 +39,11 @@ fn layers(f: &Fixture) {
     }
 }
 
-/// What the kernel's overlayfs shows of the same layers. It takes the upper layer over for the while.
-fn as_the_kernel_shows(f: &Fixture, options: &str) -> sum::Tree {
-    let at = f.dir().join("kernel");
-    fs::create_dir_all(&at).unwrap();
-    let layers = format!(
-        "lowerdir={}:{},upperdir={},workdir={},redirect_dir=on,index=on,{options}",
-        f.low(0, "").display(),
-        f.low(1, "").display(),
-        f.up("").display(),
-        f.work("").display()
-    );
-    run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&at)).ok();
-    let mounted = Umount(at.clone());
-    let tree = shown(&at);
-    drop(mounted);
-    assert!(eventually(SOON, || mounts_at(&at).is_empty()), "the kernel's mount stays");
-    tree
-}
-
-/// A tree without what the two need not agree in: link counts of directories.
-fn shown(root: &std::path::Path) -> sum::Tree {
-    let mut tree = sum::tree(root);
-    for entry in tree.values_mut().filter(|entry| entry.mode & libc::S_IFMT == libc::S_IFDIR) {
-        entry.nlink = 0;
-    }
-    tree
+/// What is attached for the last writer: a directory of the host.
+fn source(f: &mut Fixture) {
+    let names = f.source(SOURCE).file("small", "of the host").file("d/in", "of the host").dir("empty");
+    names.file("big", b"0123456789abcdef".repeat(100_000)).hardlink("d/two", "small").symlink("soft", "to");
+    f.bind(SOURCE, &format!("/{}", part(WRITERS - 1)), "");
 }
 
 /// Ends the daemon while all writers are at work, after `span`.
@@ -95,8 +75,10 @@ fn settle(round: u64, writer: usize, stopped: &Stopped, shown: &Model) -> Model 
         None => vec![stopped.model.clone()],
         Some(op) => stopped.model.possible(op, shown),
     };
-    let found = possible.iter().find(|model| model.settled() == *shown).cloned();
-    found.unwrap_or_else(|| {
+    if possible.iter().any(|model| model.may_be(shown)) {
+        // What was kept back and is there now will stay.
+        Model { writeback: stopped.model.writeback, ..shown.clone() }
+    } else {
         panic!(
             "round {round}, writer {writer}: the mount shows neither what was before {:?} nor what comes after it, \
              after {:?}; is to be / is:\n{}",
@@ -104,21 +86,37 @@ fn settle(round: u64, writer: usize, stopped: &Stopped, shown: &Model) -> Model 
             stopped.last,
             possible.iter().map(|model| model.differences(shown)).collect::<Vec<_>>().join("or\n")
         )
-    })
+    }
+}
+
+/// A mount that is crashed.
+struct Terms {
+    options: &'static str,
+    /// What the kernel's overlayfs needs to show the same.
+    kernel: &'static str,
+    /// The last writer works in a directory of the host that is attached, and not in the layers.
+    attached: bool,
 }
 
 /// Crashes one upper layer again and again.
-fn campaign(seed: u64, options: &str, kernel: &str) {
+fn campaign(seed: u64, terms: &Terms) {
+    let Terms { options, kernel, attached } = *terms;
     let Some(mut f) = Fixture::new(2).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
     else {
         return;
     };
-    layers(&f);
+    let layered = if attached { WRITERS - 1 } else { WRITERS };
+    layers(&f, layered);
+    if attached {
+        source(&mut f);
+    }
     f.options = vec![options.to_owned()];
     let lowers = [sum::tree(&f.low(0, "")), sum::tree(&f.low(1, ""))];
     let mut rng = StdRng::seed_from_u64(seed);
     f.mount();
-    let mut models: Vec<Model> = (0..WRITERS).map(|writer| Model::read(&f.p(part(writer)))).collect();
+    let writeback = options.contains("writeback=on");
+    let read = |writer| Model { writeback, ..Model::read(&f.p(part(writer))) };
+    let mut models: Vec<Model> = (0..WRITERS).map(read).collect();
     let (mut answered, mut left) = (0, 0);
     for round in 0..crate::rounds(5) {
         let span = Duration::from_millis(rng.random_range(20..600));
@@ -128,6 +126,11 @@ fn campaign(seed: u64, options: &str, kernel: &str) {
         for (layer, before) in lowers.iter().enumerate() {
             let changes = sum::diff(before, &sum::tree(&f.low(layer, "")));
             assert!(changes.is_empty(), "round {round}: lower layer {layer} changed:\n{changes}");
+        }
+        if attached {
+            // Without any mount: it is in the directory itself.
+            let writer = WRITERS - 1;
+            settle(round, writer, &stopped[writer], &Model::read(&f.host(SOURCE)));
         }
         left += f.temporaries().len();
         f.set_mounted(false);
@@ -144,9 +147,10 @@ fn campaign(seed: u64, options: &str, kernel: &str) {
                 assert_eq!(links, models[writer].links(path), "round {round}: names of {writer}/{path:?}");
             }
         }
-        let ours = shown(&f.p(""));
+        let mut ours = shown(&f.p(""));
+        ours.retain(|path, _| !attached || !path.starts_with(part(WRITERS - 1)));
         f.unmount();
-        let theirs = as_the_kernel_shows(&f, kernel);
+        let theirs = f.as_the_kernel_shows(kernel);
         let differences = sum::diff(&theirs, &ours);
         assert!(
             differences.is_empty(),
@@ -159,12 +163,29 @@ fn campaign(seed: u64, options: &str, kernel: &str) {
     assert!(answered > 0, "no operation was answered before the daemon was ended");
 }
 
+const METACOPY: &str = "index=on,metacopy=on";
+const NO_METACOPY: &str = "index=on,metacopy=off";
+
 #[test]
 fn a_killed_daemon_loses_nothing_that_was_answered() {
-    crate::campaigns("kill", |seed| campaign(seed, "fsync=auto", "metacopy=off"));
+    let terms = Terms { options: "fsync=auto", kernel: NO_METACOPY, attached: false };
+    crate::campaigns("kill", |seed| campaign(seed, &terms));
 }
 
 #[test]
 fn a_killed_daemon_loses_nothing_with_metacopy() {
-    crate::campaigns("kill, metacopy", |seed| campaign(seed, "metacopy=on", "metacopy=on"));
+    let terms = Terms { options: "metacopy=on", kernel: METACOPY, attached: false };
+    crate::campaigns("kill, metacopy", |seed| campaign(seed, &terms));
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_was_synced_with_writeback() {
+    let terms = Terms { options: "metacopy=on,writeback=on", kernel: METACOPY, attached: false };
+    crate::campaigns("kill, writeback", |seed| campaign(seed, &terms));
+}
+
+#[test]
+fn a_killed_daemon_loses_nothing_that_was_answered_in_a_bind() {
+    let terms = Terms { options: "fsync=auto", kernel: NO_METACOPY, attached: true };
+    crate::campaigns("kill, bind", |seed| campaign(seed, &terms));
 }

@@ -24,14 +24,43 @@ pub enum Node {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Content {
     pub data: Arc<Vec<u8>>,
+    /// What it was since its last sync, where the kernel may keep back what is written.
+    pub earlier: Vec<Arc<Vec<u8>>>,
     pub mode: u32,
     pub attribute: Option<Vec<u8>>,
+}
+
+impl Content {
+    fn new(data: Arc<Vec<u8>>, mode: u32, attribute: Option<Vec<u8>>) -> Content {
+        Content { data, earlier: Vec::new(), mode, attribute }
+    }
+
+    /// Whether a crash may leave `shown` of it: each byte as it was written last or since the last sync, or still a hole.
+    fn may_be(&self, shown: &Content) -> bool {
+        if (self.mode, &self.attribute) != (shown.mode, &shown.attribute) {
+            return false;
+        }
+        if self.earlier.is_empty() {
+            return self.data == shown.data;
+        }
+        let all: Vec<&[u8]> = self.earlier.iter().chain([&self.data]).map(|data| data.as_slice()).collect();
+        let (least, most) =
+            (all.iter().map(|data| data.len()).min(), all.iter().map(|data| data.len()).max());
+        let len = shown.data.len();
+        Some(len) >= least
+            && Some(len) <= most
+            && shown.data.iter().enumerate().all(|(at, byte)| {
+                let hole = *byte == 0 && all.iter().any(|data| at >= data.len());
+                hole || all.iter().any(|data| data.get(at) == Some(byte))
+            })
+    }
 }
 
 impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let head = String::from_utf8_lossy(&self.data[..self.data.len().min(12)]).into_owned();
-        write!(f, "{} bytes ({head:?}...), {:o}, {:?}", self.data.len(), self.mode, self.attribute)
+        let (len, earlier) = (self.data.len(), self.earlier.len());
+        write!(f, "{len} bytes ({head:?}...; {earlier} others), {:o}, {:?}", self.mode, self.attribute)
     }
 }
 
@@ -40,6 +69,8 @@ impl std::fmt::Debug for Content {
 pub struct Model {
     pub names: BTreeMap<PathBuf, Node>,
     pub files: BTreeMap<u64, Content>,
+    /// Whether the kernel may keep back what is written, until a sync.
+    pub writeback: bool,
 }
 
 /// One change, of things that are there and names that are not, so that it must succeed.
@@ -61,6 +92,11 @@ pub enum Op {
     Chmod(PathBuf, u32),
     SetAttribute(PathBuf, Vec<u8>),
     RemoveAttribute(PathBuf),
+    /// Opens a file, to go on with it whatever becomes of its names.
+    Keep(PathBuf),
+    /// Writes to a file that was kept, by its number.
+    WriteKept(u64, u64, Vec<u8>),
+    SyncKept(u64),
 }
 
 impl Model {
@@ -87,7 +123,7 @@ impl Model {
                     let data = fs::read(&full).unwrap();
                     assert_eq!(data.len() as u64, facts.size(), "{}: size and bytes differ", full.display());
                     let attribute = sys::getxattr(&full, ATTRIBUTE).ok();
-                    let content = Content { data: Arc::new(data), mode, attribute };
+                    let content = Content::new(Arc::new(data), mode, attribute);
                     let before = model.files.insert(number, content.clone());
                     let same = before.is_none_or(|before| before == content);
                     assert!(same, "{} differs from another name of the same file", full.display());
@@ -102,7 +138,7 @@ impl Model {
     /// The same with numbers that follow from the names alone, so that equal trees are equal values.
     pub fn settled(&self) -> Model {
         let mut numbers = BTreeMap::new();
-        let mut settled = Model::default();
+        let mut settled = Model { writeback: self.writeback, ..Model::default() };
         for (path, node) in &self.names {
             let node = match node {
                 Node::File(number) => {
@@ -136,11 +172,31 @@ impl Model {
         }
     }
 
-    fn content_mut(&mut self, path: &Path) -> &mut Content {
+    /// Which file has this name.
+    pub fn number(&self, path: &Path) -> u64 {
         match self.names.get(path) {
-            Some(Node::File(number)) => self.files.get_mut(number).unwrap(),
+            Some(Node::File(number)) => *number,
             other => panic!("{path:?} is {other:?}"),
         }
+    }
+
+    fn content_mut(&mut self, path: &Path) -> &mut Content {
+        self.files.get_mut(&self.number(path)).unwrap()
+    }
+
+    /// The bytes of a file, which are about to change.
+    fn data_mut(&mut self, number: u64) -> &mut Vec<u8> {
+        let content = self.files.get_mut(&number).unwrap();
+        if self.writeback {
+            content.earlier.push(content.data.clone());
+        }
+        Arc::make_mut(&mut content.data)
+    }
+
+    /// Whether a crash may leave `shown` of it.
+    pub fn may_be(&self, shown: &Model) -> bool {
+        let (one, other) = (self.settled(), shown.settled());
+        one.names == other.names && one.files.iter().all(|(number, file)| file.may_be(&other.files[number]))
     }
 
     fn take(&mut self, path: &Path) -> Vec<(PathBuf, Node)> {
@@ -168,22 +224,18 @@ impl Model {
             Op::Rmdir(path) | Op::Unlink(path) => drop(self.names.remove(path)),
             Op::Create(path, mode) => {
                 let number = self.files.keys().next_back().map_or(0, |last| last + 1);
-                let content = Content { data: Arc::default(), mode: *mode, attribute: None };
+                let content = Content::new(Arc::default(), *mode, None);
                 self.files.insert(number, content);
                 self.names.insert(path.clone(), Node::File(number));
             }
             Op::Symlink(target, path) => drop(self.names.insert(path.clone(), Node::Symlink(target.clone()))),
-            Op::Append(path, more) => Arc::make_mut(&mut self.content_mut(path).data).extend_from_slice(more),
-            Op::Overwrite(path, at, bytes) => {
-                let data = Arc::make_mut(&mut self.content_mut(path).data);
-                let at = *at as usize;
-                data.resize(data.len().max(at + bytes.len()), 0);
-                data[at..at + bytes.len()].copy_from_slice(bytes);
-            }
-            Op::Truncate(path, len) => {
-                Arc::make_mut(&mut self.content_mut(path).data).resize(*len as usize, 0)
-            }
-            Op::Sync(_) => {}
+            Op::Append(path, more) => self.data_mut(self.number(path)).extend_from_slice(more),
+            Op::Overwrite(path, at, bytes) => self.overwrite(self.number(path), *at as usize, bytes),
+            Op::WriteKept(number, at, bytes) => self.overwrite(*number, *at as usize, bytes),
+            Op::Truncate(path, len) => self.data_mut(self.number(path)).resize(*len as usize, 0),
+            Op::Sync(path) => self.content_mut(path).earlier.clear(),
+            Op::SyncKept(number) => self.files.get_mut(number).unwrap().earlier.clear(),
+            Op::Keep(_) => {}
             Op::Link(old, new) => drop(self.names.insert(new.clone(), self.names[old].clone())),
             Op::Rename(old, new) => {
                 if self.names.get(old) == self.names.get(new) && matches!(self.names[old], Node::File(_)) {
@@ -206,6 +258,12 @@ impl Model {
             Op::SetAttribute(path, value) => self.content_mut(path).attribute = Some(value.clone()),
             Op::RemoveAttribute(path) => self.content_mut(path).attribute = None,
         }
+    }
+
+    fn overwrite(&mut self, number: u64, at: usize, bytes: &[u8]) {
+        let data = self.data_mut(number);
+        data.resize(data.len().max(at + bytes.len()), 0);
+        data[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// What may show after this change was asked for and not answered: nothing of it, or all, or the first bytes of what
@@ -238,8 +296,9 @@ impl Model {
             one.names.keys().chain(other.names.keys()).collect();
         let mut lines = String::new();
         for path in paths {
-            let same =
-                one.names.get(path) == other.names.get(path) && one.content(path) == other.content(path);
+            let (a, b) = (one.content(path), other.content(path));
+            let content = a.is_none() && b.is_none() || a.zip(b).is_some_and(|(a, b)| a.may_be(b));
+            let same = one.names.get(path) == other.names.get(path) && content;
             if !same {
                 let name = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
                 lines += &format!("  {name}: {} / {}\n", show(&one, path), show(&other, path));

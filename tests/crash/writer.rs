@@ -1,5 +1,6 @@
 //! A writer: changes one part of the tree at random and knows at any time what must be there.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,13 +28,14 @@ pub struct Stopped {
 pub fn work(root: &Path, mut model: Model, mut rng: StdRng, killed: &AtomicBool) -> Stopped {
     let mut stopped = Stopped { model: Model::default(), asked: None, last: Vec::new(), answered: 0 };
     let mut waiting: Vec<Op> = Vec::new();
+    let mut kept: Kept = Kept::new();
     loop {
         if waiting.is_empty() {
-            waiting = choose(&model, &mut rng);
+            waiting = choose(&model, &kept, &mut rng);
             waiting.reverse();
         }
         let Some(op) = waiting.pop() else { continue };
-        match carry_out(root, &op) {
+        match carry_out(root, &model, &mut kept, &op) {
             Ok(()) => {
                 model.apply(&op);
                 stopped.answered += 1;
@@ -57,11 +59,15 @@ fn shortened(op: Op) -> Op {
     match op {
         Op::Append(path, bytes) => Op::Append(path, bytes[..bytes.len().min(8)].to_vec()),
         Op::Overwrite(path, at, bytes) => Op::Overwrite(path, at, bytes[..bytes.len().min(8)].to_vec()),
+        Op::WriteKept(number, at, bytes) => Op::WriteKept(number, at, bytes[..bytes.len().min(8)].to_vec()),
         op => op,
     }
 }
 
-fn carry_out(root: &Path, op: &Op) -> sys::Res<()> {
+/// Open files by their numbers in the model.
+type Kept = BTreeMap<u64, File>;
+
+fn carry_out(root: &Path, model: &Model, kept: &mut Kept, op: &Op) -> sys::Res<()> {
     let at = |path: &Path| root.join(path);
     match op {
         Op::Mkdir(path, mode) => sys::mkdir(at(path), *mode),
@@ -87,6 +93,13 @@ fn carry_out(root: &Path, op: &Op) -> sys::Res<()> {
         Op::Chmod(path, mode) => sys::chmod(at(path), *mode),
         Op::SetAttribute(path, value) => sys::setxattr(at(path), ATTRIBUTE, value, 0),
         Op::RemoveAttribute(path) => sys::removexattr(at(path), ATTRIBUTE),
+        Op::Keep(path) => {
+            let file = sys::open(at(path), libc::O_RDWR, 0)?;
+            kept.insert(model.number(path), file);
+            Ok(())
+        }
+        Op::WriteKept(number, from, bytes) => written(&kept[number], bytes, Some(*from)),
+        Op::SyncKept(number) => no(kept[number].sync_data()),
     }
 }
 
@@ -148,7 +161,10 @@ impl View<'_> {
 }
 
 /// One operation, or a few that belong together.
-fn choose(model: &Model, rng: &mut StdRng) -> Vec<Op> {
+fn choose(model: &Model, kept: &Kept, rng: &mut StdRng) -> Vec<Op> {
+    if model.writeback && rng.random() {
+        return choose_kept(model, kept, rng);
+    }
     let view = View::of(model);
     let free = |rng: &mut StdRng| view.free(model, rng);
     let file = |rng: &mut StdRng| view.files.choose(rng).map(|path| path.to_path_buf());
@@ -222,6 +238,29 @@ fn choose(model: &Model, rng: &mut StdRng) -> Vec<Op> {
                 Op::Rename(new, old),
             ];
         }
+    };
+    one.into_iter().collect()
+}
+
+/// What is written to files that stay open: closing one writes back what the kernel has kept.
+fn choose_kept(model: &Model, kept: &Kept, rng: &mut StdRng) -> Vec<Op> {
+    let long = |path: &&PathBuf| model.content(path).is_some_and(|content| content.earlier.len() > 6);
+    let files: Vec<&PathBuf> = model.files_by_name().map(|(path, _)| path).collect();
+    if let Some(path) = files.iter().copied().find(long) {
+        return vec![Op::Sync(path.clone())];
+    }
+    let numbers: Vec<u64> = kept.keys().copied().collect();
+    let open = numbers.choose(rng).copied();
+    let one = match (rng.random_range(0..8), open) {
+        (0, _) if kept.len() < 8 => files.choose(rng).map(|path| Op::Keep(path.to_path_buf())),
+        (1, Some(number)) => Some(Op::SyncKept(number)),
+        (_, Some(number)) if model.files[&number].earlier.len() > 6 => Some(Op::SyncKept(number)),
+        (_, Some(number)) => {
+            let at = rng.random_range(0..=model.files[&number].data.len() as u64);
+            let len = *[1, 100, 5000, 20_000].choose(rng).unwrap();
+            Some(Op::WriteKept(number, at, bytes(rng, len)))
+        }
+        _ => None,
     };
     one.into_iter().collect()
 }

@@ -28,13 +28,13 @@ pub fn take(root: &Path) -> Tree {
 }
 
 /// Adds the object at `path` and all below it.
-fn walk(root: &Path, path: &str, tree: &mut Tree, inodes: &mut BTreeMap<u64, Vec<String>>) {
+fn walk(root: &Path, path: &str, tree: &mut Tree, inodes: &mut BTreeMap<(u64, u64), Vec<String>>) {
     let full = root.join(path);
     match object(&full) {
         Ok((fields, meta)) => {
             tree.insert(path.to_owned(), fields);
             if !meta.is_dir() {
-                inodes.entry(meta.ino()).or_default().push(path.to_owned());
+                inodes.entry((meta.dev(), meta.ino())).or_default().push(path.to_owned());
                 return;
             }
         }

@@ -9,14 +9,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+use crate::attached::{self, Attached};
 use crate::format::mount::{By, Mount, Stack, scratch};
 use crate::format::snapshot::{Tree, Untouched, differences, summary, take};
 use crate::op::{Flag, Op, Step};
 use crate::side::{Answer, Outcome, Side};
+use crate::small::{ROOM, SmallDisk, WIDE};
 
 /// The options of a mount, and with them what may differ by the papers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,10 @@ pub enum Terms {
     Timeout,
     /// The upper layer is on a filesystem with little room.
     Full,
+    /// Directories of the host and a tmpfs are attached.
+    Grafts,
+    /// The tmpfs is in one of the directories.
+    NestedGrafts,
 }
 
 /// How a layer comes to be: by hand in the kernel's format, or as the upper layer of a mount.
@@ -61,7 +66,7 @@ pub struct Failure {
 }
 
 impl Terms {
-    pub const ALL: [Terms; 9] = [
+    pub const ALL: [Terms; 11] = [
         Terms::Default,
         Terms::Metacopy,
         Terms::Volatile,
@@ -71,11 +76,13 @@ impl Terms {
         Terms::Writeback,
         Terms::Timeout,
         Terms::Full,
+        Terms::Grafts,
+        Terms::NestedGrafts,
     ];
 
     fn strata(self) -> &'static str {
         match self {
-            Terms::Default | Terms::Full => "redirect_dir=on",
+            Terms::Default | Terms::Full | Terms::Grafts | Terms::NestedGrafts => "redirect_dir=on",
             Terms::Metacopy => "metacopy=on",
             Terms::Volatile => "volatile",
             Terms::Strict => "fsync=strict",
@@ -130,6 +137,7 @@ struct Run<'a> {
     /// A map was written, so that the time of a file is the kernel's choice.
     times_vague: bool,
     small: Option<SmallDisk>,
+    attached: Option<Attached>,
 }
 
 fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
@@ -142,20 +150,22 @@ fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
     let plain = top.join("plain");
     let seen = copy_of_view(case.terms, &lowers, top, &plain);
     let small = (case.terms == Terms::Full).then(|| SmallDisk::new(&top.join("small")));
-    let stack = Stack::writable(&lowers, small.as_ref().map_or(top, |small| small.0.as_path()));
+    let begun = now();
+    let attached = Attached::new(case.terms, top, &plain);
+    let mut stack = Stack::writable(&lowers, small.as_ref().map_or(top, |small| small.path()));
+    stack.more = attached.as_ref().map(Attached::words).unwrap_or_default();
     for dir in [stack.upper(), &plain] {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
         set_time(dir);
     }
-    let begun = now();
-    let mut run = Run { case, stack, point: top.join("merged"), plain, begun, times_vague: false, small };
+    let point = top.join("merged");
+    let mut run = Run { case, stack, point, plain, begun, times_vague: false, small, attached };
     let mut mount = run.mount();
     if let Some(seen) = seen {
         let ours = take(mount.path());
         // The root is of the upper layer, which the kernel had not in this case.
-        let lines: Vec<String> =
-            differences(&seen, &ours, &[]).into_iter().filter(|line| !line.starts_with(".:")).collect();
-        expect("first look", lines)?;
+        let lines = run.differences_of_layers(&seen, &ours);
+        expect("first look", lines.into_iter().filter(|line| !line.starts_with(".:")).collect())?;
     }
     let mut sides = [Side::new(mount.path(), begun), Side::new(&run.plain, begun)];
     for (number, step) in case.steps.iter().enumerate() {
@@ -167,6 +177,7 @@ fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
     let ours = take(mount.path());
     mount.end();
     untouched.check();
+    run.attached.iter().for_each(Attached::check);
     run.kernel_agrees(&ours)
 }
 
@@ -194,6 +205,9 @@ impl Run<'_> {
             }
             _ => {}
         }
+        if self.attached.as_ref().is_some_and(|attached| attached.differs_by_nature(step)) {
+            return Ok(mount);
+        }
         let [strata, plain] = sides;
         let ours = strata.step(step);
         if self.refused_by_terms(step, &ours) {
@@ -212,7 +226,11 @@ impl Run<'_> {
         if let (Err(_), Some((dir, meta))) = (&theirs, before) {
             let time = TimeSpec::new(meta.mtime(), meta.mtime_nsec());
             let omit = TimeSpec::UTIME_OMIT;
-            utimensat(AT_FDCWD, &dir, &omit, &time, UtimensatFlags::FollowSymlink).unwrap();
+            match utimensat(AT_FDCWD, &dir, &omit, &time, UtimensatFlags::FollowSymlink) {
+                // What is read-only has another time by nobody.
+                Ok(()) | Err(Errno::EROFS) => {}
+                Err(errno) => panic!("{}: {errno}", dir.display()),
+            }
         }
         let wrong = [&ours, &theirs].into_iter().any(|outcome| matches!(outcome, Ok(Answer::Wrong(_))));
         if wrong || !self.same(&ours, &theirs) {
@@ -222,15 +240,9 @@ impl Run<'_> {
         Ok(mount)
     }
 
-    /// Has the small disk refuse changes, or take them, and have this much room. It goes on as it is while a file is open
-    /// for writing, or where more is in use.
+    /// As `SmallDisk::set`, where there is one.
     fn set_disk(&self, read_only: bool, room: &str) {
-        let Some(small) = &self.small else { return };
-        let flags = MsFlags::MS_REMOUNT | if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-        match mount(None::<&str>, &small.0, None::<&str>, flags, Some(room)) {
-            Ok(()) | Err(Errno::EBUSY | Errno::EINVAL) => {}
-            Err(errno) => panic!("{}: {errno}", small.0.display()),
-        }
+        self.small.iter().for_each(|small| small.set(read_only, room));
     }
 
     /// The plain directory that a rename with a whiteout is from: some filesystems make the whiteout before they refuse, and
@@ -249,6 +261,9 @@ impl Run<'_> {
     }
 
     fn same(&self, ours: &Outcome, theirs: &Outcome) -> bool {
+        if self.attached.is_some() && attached::refuse(theirs, ours) {
+            return true;
+        }
         match (ours, theirs) {
             (Ok(Answer::Fields(ours)), Ok(Answer::Fields(theirs))) if self.vague(&theirs["mode"]) => {
                 let keys = ours.keys().chain(theirs.keys()).filter(|key| **key != "mtime");
@@ -274,6 +289,7 @@ impl Run<'_> {
         // A mount needs some room to find out what it can do.
         self.set_disk(false, WIDE);
         mount.end();
+        self.attached.iter().for_each(Attached::next_tmpfs);
         let work = &self.stack.upper.as_ref().unwrap().1;
         let left: Vec<String> = fs::read_dir(work.join("work"))
             .map(|names| names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect())
@@ -284,7 +300,9 @@ impl Run<'_> {
         let again = take(mount.path());
         // The kernel has its own clock for what it keeps, and the time on disk is that of the writing back.
         let ignored: &[&str] = if self.case.terms == Terms::Writeback { &["mtime"] } else { &[] };
-        expect("remount", differences(&live, &again, ignored))?;
+        let lasting =
+            |tree: &Tree| self.attached.as_ref().map_or(tree.clone(), |attached| attached.lasting(tree));
+        expect("remount", differences(&lasting(&live), &lasting(&again), ignored))?;
         Ok(mount)
     }
 
@@ -324,7 +342,16 @@ impl Run<'_> {
         let mount = self.stack.mount(By::Kernel, self.case.terms.kernel(), &self.point);
         let theirs = take(mount.path());
         mount.end();
-        expect("kernel", differences(&theirs, ours, &[]))
+        expect("kernel", self.differences_of_layers(&theirs, ours))
+    }
+
+    /// What differs between what the kernel shows of the layers and what the mount shows, but for what is attached in it.
+    fn differences_of_layers(&self, theirs: &Tree, ours: &Tree) -> Vec<String> {
+        match &self.attached {
+            None => differences(theirs, ours, &[]),
+            // One of the names of a file may be beneath something.
+            Some(attached) => differences(&attached.layers(theirs), &attached.layers(ours), &["same as"]),
+        }
     }
 }
 
@@ -343,30 +370,6 @@ fn as_far_as(step: &Step, ours: &Outcome) -> Step {
         op => op,
     };
     Step { op, ..*step }
-}
-
-/// Forty pages, and objects for less than all that a run makes.
-const ROOM: &str = "size=160k,nr_inodes=56";
-
-/// More than a run needs.
-const WIDE: &str = "size=64m,nr_inodes=10k";
-
-/// A filesystem with room for some pages and some objects, gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(at: &FsPath) -> SmallDisk {
-        fs::create_dir(at).unwrap();
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(ROOM)).unwrap();
-        SmallDisk(at.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Detached, so that a daemon that has not quite ended does not leave it behind.
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
 }
 
 /// What a shrunk run must have in common with this one: the call, and how both sides answered.
@@ -458,7 +461,7 @@ fn prune(layer: &FsPath, lowers: &[PathBuf], home: &FsPath) {
 }
 
 /// Gives everything under `root` the time before the run.
-fn age(root: &FsPath) {
+pub fn age(root: &FsPath) {
     if fs::symlink_metadata(root).unwrap().is_dir() {
         for entry in fs::read_dir(root).unwrap() {
             age(&entry.unwrap().path());

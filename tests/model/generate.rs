@@ -24,18 +24,22 @@ struct Taste {
     data: bool,
 }
 
+/// The mark of a directory that was moved.
+const REDIRECT: &str = "trusted.overlay.redirect";
+
 /// The names of the first levels are mostly directories, by what steps make of them.
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
-/// The run of this seed, `length` steps long.
-pub fn case(seed: u64, length: usize) -> Case {
+/// The run of this seed, `length` steps long, with the options `only` if there are any.
+pub fn case(seed: u64, length: usize, only: Option<Terms>) -> Case {
     let mut random = StdRng::seed_from_u64(seed);
     let random = &mut random;
-    let terms = match random.random_range(0..16_usize) {
+    let terms = match random.random_range(0..18_usize) {
         0..=4 => Terms::Default,
         5..=8 => Terms::Metacopy,
         number => Terms::ALL[number - 7],
     };
+    let terms = only.unwrap_or(terms);
     let count = random.random_range(1..=5);
     let mut layers = Vec::new();
     for number in 0..count {
@@ -100,6 +104,10 @@ fn layer(random: &mut StdRng, maker: Maker, lowest: bool, links: bool) -> Vec<St
     for number in 0..changes {
         steps.push(step(random, taste, number));
     }
+    // In a layer that is made by hand it is a mark: two directories would show the same files, which no plain directory can.
+    let redirects =
+        |step: &Step| matches!(step.op, Op::Setxattr(_, REDIRECT, ..) | Op::Fsetxattr(_, REDIRECT, _));
+    steps.retain(|step| maker != Maker::Hand || !redirects(step));
     steps
 }
 
@@ -342,7 +350,7 @@ fn attribute(random: &mut StdRng) -> (&'static str, Value) {
         6 => ("trusted.x", Value::Text(text)),
         // Names of the layers' own marks are the callers' on the mount, and kept under others.
         7 => ("trusted.overlay.opaque", Value::Text("y")),
-        8 => ("trusted.overlay.redirect", Value::Text("/a")),
+        8 => (REDIRECT, Value::Text("/a")),
         9 => ("user.overlay.whiteout", Value::Text("y")),
         10 | 11 => ("system.posix_acl_access", Value::Acl(random.random_range(0..8))),
         12 => ("system.posix_acl_default", Value::Acl(random.random_range(0..8))),

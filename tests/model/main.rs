@@ -5,7 +5,7 @@
 //! mount, and as the kernel's overlay shows the same layers. No lower layer may have changed.
 //!
 //! `STRATAFS_MODEL_SECONDS` says how long to go on, 40 by default; `STRATAFS_MODEL_SEED` with which seed to begin;
-//! `STRATAFS_MODEL_RUNS` ends after so many runs. A run that fails is shrunk and printed as Rust, to become one of `regressions`.
+//! `STRATAFS_MODEL_RUNS` ends after so many runs; `STRATAFS_MODEL_TERMS` has all of them with one set of options. A run that fails is shrunk and printed as Rust, to become one of `regressions`.
 //! Needs root, `/dev/fuse` and the kernel's overlayfs; says so and passes where one is lacking.
 //!
 //! Start reading at `case`.
@@ -19,6 +19,7 @@ mod common;
 mod format;
 use format::sys;
 
+mod attached;
 mod case;
 mod generate;
 mod map;
@@ -26,6 +27,7 @@ mod op;
 mod regressions;
 mod shrink;
 mod side;
+mod small;
 mod stream;
 mod who;
 
@@ -40,6 +42,13 @@ const SHRINKING: Duration = Duration::from_secs(90);
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// The options that all runs are to have, if the environment says so.
+fn terms() -> Option<case::Terms> {
+    let name = std::env::var("STRATAFS_MODEL_TERMS").ok()?;
+    let found = case::Terms::ALL.into_iter().find(|terms| format!("{terms:?}") == name);
+    Some(found.unwrap_or_else(|| panic!("STRATAFS_MODEL_TERMS={name}: one of {:?}", case::Terms::ALL)))
 }
 
 /// The run as Rust, and how it fails.
@@ -70,7 +79,7 @@ fn random_calls_answer_as_on_a_plain_directory() {
     let mut done = 0;
     while done < runs && (done == 0 || Instant::now() < end) {
         let seed = first + done;
-        let case = generate::case(seed, LENGTH);
+        let case = generate::case(seed, LENGTH, terms());
         if let Err(failure) = case::run(&case) {
             eprintln!("STRATAFS_MODEL_SEED={seed} fails at step {}: {}", failure.at, failure.text);
             let (case, failure) = shrink::shrink(case, failure, SHRINKING);

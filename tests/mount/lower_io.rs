@@ -6,6 +6,7 @@
 use crate::common::*;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -256,4 +257,30 @@ fn an_old_descriptor_leads_to_the_new_file_by_name_only() {
     assert_eq!((text(f.p("d/f")), reader.metadata().unwrap().ino()), ("new".into(), listed.ino));
     drop(reader);
     settled(&mut f, "new");
+}
+
+/// A link that is made by a descriptor of the lower file leads to the file that has the name by now. Once it led to the old inode, for
+/// which the kernel kept the link count of that moment.
+#[test]
+fn regression_a_link_of_an_open_lower_file_counts_as_the_other_names() {
+    let Some(mut f) = passing() else { return };
+    let reader = ro(f.p("d/f"));
+    fs::write(f.p("d/f"), "newer").unwrap();
+    let open = sys::c(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+    let (at, flags) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    let second = sys::c(f.p("d/second"));
+    assert_eq!(
+        unsafe { libc::linkat(at, open.as_ptr(), at, second.as_ptr(), flags) },
+        0,
+        "{}",
+        Errno::last()
+    );
+    assert_eq!(stat(f.p("d/second")).nlink(), 2);
+    sys::link(f.p("d/f"), f.p("d/third")).unwrap();
+    let counts = ["d/f", "d/second", "d/third"].map(|name| stat(f.p(name)).nlink());
+    assert_eq!(counts, [3; 3]);
+    fs::write(f.p("d/second"), "by another name").unwrap();
+    assert_eq!((text(f.p("d/third")), through(&reader)), ("by another name".into(), b"old".to_vec()));
+    drop(reader);
+    settled(&mut f, "by another name");
 }

@@ -5,9 +5,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::{Duration, Instant};
 
-/// Seconds a stress runs: `STRATAFS_STRESS_SECS`, 10 by default.
+/// Seconds a stress runs: `STRATAFS_STRESS_SECONDS`, 10 by default.
 fn span() -> Duration {
-    let secs = std::env::var("STRATAFS_STRESS_SECS").ok().and_then(|s| s.parse().ok());
+    let secs = std::env::var("STRATAFS_STRESS_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(secs.unwrap_or(10))
 }
 
