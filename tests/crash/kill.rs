@@ -12,15 +12,15 @@ use super::model::Model;
 use super::writer::{self, Stopped};
 use crate::common::*;
 
-const WRITERS: usize = 3;
+pub const WRITERS: usize = 3;
 const SOON: Duration = Duration::from_secs(10);
 
-fn part(writer: usize) -> String {
+pub fn part(writer: usize) -> String {
     format!("w{writer}")
 }
 
 /// What there is before the first change: files of all sizes, hard links, directories in one layer and in both.
-fn layers(f: &Fixture) {
+pub fn layers(f: &Fixture) {
     for writer in 0..WRITERS {
         let at = |name: &str| format!("{}/{name}", part(writer));
         let (low, high) = (f.lower(1), f.lower(0));

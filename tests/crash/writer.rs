@@ -53,7 +53,7 @@ pub fn work(root: &Path, mut model: Model, mut rng: StdRng, killed: &AtomicBool)
 }
 
 /// The same for reading by people.
-fn shortened(op: Op) -> Op {
+pub fn shortened(op: Op) -> Op {
     match op {
         Op::Append(path, bytes) => Op::Append(path, bytes[..bytes.len().min(8)].to_vec()),
         Op::Overwrite(path, at, bytes) => Op::Overwrite(path, at, bytes[..bytes.len().min(8)].to_vec()),
@@ -61,7 +61,7 @@ fn shortened(op: Op) -> Op {
     }
 }
 
-fn carry_out(root: &Path, op: &Op) -> sys::Res<()> {
+pub fn carry_out(root: &Path, op: &Op) -> sys::Res<()> {
     let at = |path: &Path| root.join(path);
     match op {
         Op::Mkdir(path, mode) => sys::mkdir(at(path), *mode),
@@ -148,7 +148,7 @@ impl View<'_> {
 }
 
 /// One operation, or a few that belong together.
-fn choose(model: &Model, rng: &mut StdRng) -> Vec<Op> {
+pub fn choose(model: &Model, rng: &mut StdRng) -> Vec<Op> {
     let view = View::of(model);
     let free = |rng: &mut StdRng| view.free(model, rng);
     let file = |rng: &mut StdRng| view.files.choose(rng).map(|path| path.to_path_buf());
