@@ -174,6 +174,12 @@ fn right_or_eio<T: PartialEq + std::fmt::Debug>(
     false
 }
 
+/// What is answered where a tree has no such name: on the way there may be a file in the place of a directory.
+fn missing_in(model: &Model, path: &Path) -> Errno {
+    let mut above = path.ancestors().skip(1).filter_map(|dir| model.names.get(dir));
+    if above.all(|node| matches!(node, Node::Dir { .. })) { Errno::ENOENT } else { Errno::ENOTDIR }
+}
+
 /// Asks for everything in a tree that is one of `possible`. Returns how often that failed.
 fn probe(root: &Path, possible: &[Model]) -> u64 {
     let mut failed = 0;
@@ -181,8 +187,10 @@ fn probe(root: &Path, possible: &[Model]) -> u64 {
     for path in paths {
         let at = root.join(path);
         let of = |fact: &dyn Fn(&Model, &Node) -> sys::Res<Vec<u8>>| -> Vec<sys::Res<Vec<u8>>> {
-            let one =
-                |model: &Model| model.names.get(path).map_or(Err(Errno::ENOENT), |node| fact(model, node));
+            let one = |model: &Model| match model.names.get(path) {
+                Some(node) => fact(model, node),
+                None => Err(missing_in(model, path)),
+            };
             possible.iter().map(one).collect()
         };
         let mode = no(at.symlink_metadata()).map(|facts| format!("{:o}", facts.mode()).into_bytes());
