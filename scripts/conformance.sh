@@ -2,8 +2,8 @@
 # POSIX conformance of a stratafs mount, judged against plain ext4 here.
 #
 # usage: scripts/conformance.sh [pjdfstest|fsx|all] [--fs stratafs|overlay|ext4] [--short]
-#        scripts/conformance.sh --unionmount DIR [ARGS...]
-#        scripts/conformance.sh --xfstests DIR [TESTS...]
+#        scripts/conformance.sh unionmount DIR [OPTIONS...] [TESTS...]
+#        scripts/conformance.sh xfstests DIR [ARGS...]
 #
 # First form: runs the suite (default: all) on the file system under test
 # (default: stratafs) and on ext4 in a loop-mounted image. A case that fails
@@ -18,8 +18,10 @@
 # untouched, or the fsx case counts as failed.
 #
 # Second and third form: run, on stratafs, a checkout of unionmount-testsuite or
-# a built one of xfstests that you have. ARGS (after `--ov=2 --fuse=stratafs`)
-# replace `--samefs --verify`; TESTS replace `-g quick`.
+# a built one of xfstests that you have. OPTIONS (after `--ov=2 --fuse=stratafs`)
+# replace `--samefs --verify`, TESTS all tests in the checkout, each of which has
+# fresh layers; ARGS of xfstests' `check` replace `-g quick`. What fails there must
+# stand in conformance.expected as `unionmount::TEST` or `xfstests::GROUP/NUMBER`.
 #
 # Needs root, FUSE and a free loop device. STRATAFS names the program under test
 # (default: a release build of this checkout). Logs: target/conformance.
@@ -39,7 +41,19 @@ while [ $# -gt 0 ]; do
     pjdfstest | fsx | all) suite=$1 ;;
     --fs) fs=${2:?--fs needs a name}; shift ;;
     --short) short=yes ;;
-    --unionmount | --xfstests) form=${1#--}; checkout=$(realpath "${2:?$1 needs a directory}"); shift 2; rest=("$@"); break ;;
+    unionmount | xfstests | --unionmount | --xfstests)
+        form=${1#--}
+        [ $# -ge 2 ] || die "$form needs the directory of a checkout"
+        [ -d "$2" ] || die "$2: no such directory"
+        checkout=$(realpath "$2")
+        case $form in
+        unionmount) [ -x "$checkout/run" ] || die "$checkout is no checkout of unionmount-testsuite: it has no program called run" ;;
+        xfstests) [ -x "$checkout/check" ] || die "$checkout is no checkout of xfstests: it has no program called check" ;;
+        esac
+        shift 2
+        rest=("$@")
+        break
+        ;;
     -h | --help) usage 0 ;;
     *) usage ;;
     esac
@@ -350,7 +364,7 @@ mount_by_type() {
     cat >"$scratch/bin/mount.fuse" <<EOF
 #!/usr/bin/env bash
 set -euo pipefail
-at=\$2 args=() options=() others=
+at=\$2 args=() options=() others=fsname=\$1
 shift 2
 while getopts o:t:nrsvw flag; do
     [ "\$flag" != o ] || IFS=, read -ra options <<<"\$OPTARG"
@@ -361,38 +375,75 @@ for o in \${options[@]+"\${options[@]}"}; do
     upperdir=*) args+=(-u "\${o#*=}") ;;
     workdir=*) args+=(-w "\${o#*=}") ;;
     layers=*) d=\${o#*=}; args+=(-l "\$d/top" -l "\$d/lowest" -u "\$d/upper" -w "\$d/work") ;;
-    redirect_dir=* | index=* | metacopy=* | xino=*) ;;
-    *) others=\${others:+\$others,}\$o ;;
+    # stratafs has the like always.
+    "" | redirect_dir=on | index=on | xino=*) ;;
+    *) others=\$others,\$o ;;
     esac
 done
-exec "$STRATAFS" mount "\${args[@]}" \${others:+-o "\$others"} "\$at"
+exec "$STRATAFS" mount "\${args[@]}" -o "\$others" "\$at"
 EOF
     chmod 755 "$scratch/bin/mount.fuse"
     plain_mount --bind "$scratch/bin/mount.fuse" "$helper"
 }
 
+# judge SUITE: says which results of a foreign suite are failures, and which of them need not be.
+judge() {
+    local expected=$repo/scripts/conformance.expected results=$logs/$1.results name verdict bad=0
+    while read -r name verdict; do
+        if [ "$verdict" = ok ]; then
+            ! grep -q "^$name: " "$expected" || say "conformance.expected names $name, which does not fail: remove it"
+        elif grep -q "^$name: " "$expected"; then
+            echo "$name (expected: $(sed -n "s,^$name: ,,p" "$expected"))"
+        else
+            echo "$name (FAILED)"
+            bad=$((bad + 1))
+        fi
+    done <"$results"
+    echo "$1: $(grep -c ' ok$' "$results" || true) of $(wc -l <"$results") passed, $bad unexpected failures"
+    [ $bad -eq 0 ] && [ -s "$results" ]
+}
+
 run_unionmount() {
     need python3 python3
-    [ -x "$checkout/run" ] || die "$checkout has no program called run"
     mount_by_type
     new_image union
     mkdir "$scratch/union/base" "$scratch/union/mnt"
-    export UNIONMOUNT_BASEDIR=$scratch/union/base UNIONMOUNT_MNTPOINT=$scratch/union/mnt
-    local rc=0
-    [ ${#rest[@]} -gt 0 ] || rest=(--samefs --verify)
-    (cd "$checkout" && bounded 1800 ./run --ov=2 --fuse=stratafs "${rest[@]}") || rc=$?
-    (cd "$checkout" && bounded 60 ./run --clean-up) || true
-    un_mount_below "$scratch/union"
-    echo "unionmount-testsuite: exit status $rc"
-    return $rc
+    export UNIONMOUNT_BASEDIR=$scratch/union/base UNIONMOUNT_MNTPOINT=$scratch/union/mnt PYTHONDONTWRITEBYTECODE=1
+    local options=() tests=() word name log
+    for word in ${rest[@]+"${rest[@]}"}; do
+        case $word in -*) options+=("$word") ;; *) tests+=("$word") ;; esac
+    done
+    [ ${#options[@]} -gt 0 ] || options=(--samefs --verify)
+    if [ ${#tests[@]} -eq 0 ]; then
+        for word in "$checkout"/tests/*.py; do
+            name=$(basename "$word" .py)
+            # rename-exdev is for overlays that do not move directories of lower layers.
+            case $name in rename-exdev | __init__) ;; *) tests+=("$name") ;; esac
+        done
+    fi
+    : >"$logs/unionmount.results"
+    # The suite ends at its first failure, so each test is a run of its own.
+    for name in "${tests[@]}"; do
+        log=$logs/unionmount-$name.log
+        if (cd "$checkout" && bounded 300 ./run --ov=2 --fuse=stratafs "${options[@]}" "$name") >"$log" 2>&1; then
+            echo "unionmount::$name ok"
+            rm "$log"
+        else
+            say "$name: $(tail -n 1 "$log") ($log)"
+            echo "unionmount::$name FAILED"
+        fi >>"$logs/unionmount.results"
+        un_mount_below "$scratch/union"
+        rm -rf --one-file-system "${UNIONMOUNT_BASEDIR:?}"/*
+    done
+    judge unionmount
 }
 
 run_xfstests() {
-    [ -x "$checkout/check" ] || die "$checkout has no program called check"
     mount_by_type
     new_image xfs
-    local d=$scratch/xfs w rc=0
+    local d=$scratch/xfs w log=$logs/xfstests.log
     for w in test scratch; do mkdir -p "$d/$w"/{top,lowest,upper,work,mnt}; done
+    # The names of the devices are those in the mount table: the suite unmounts by them.
     cat >"$scratch/local.config" <<EOF
 export FSTYP=fuse FUSE_SUBTYP=.stratafs
 export TEST_DEV=stratafs-test TEST_DIR=$d/test/mnt
@@ -401,11 +452,17 @@ export TEST_FS_MOUNT_OPTS="-olayers=$d/test"
 export MOUNT_OPTIONS="-olayers=$d/scratch"
 EOF
     [ ${#rest[@]} -gt 0 ] || rest=(-g quick)
-    (cd "$checkout" && HOST_OPTIONS=$scratch/local.config bounded 7200 ./check "${rest[@]}") || rc=$?
+    (cd "$checkout" && HOST_OPTIONS=$scratch/local.config bounded 7200 ./check "${rest[@]}") 2>&1 | tee "$log" || true
     un_mount_below "$d"
-    echo "xfstests: exit status $rc"
-    return $rc
+    # `check` ends with what it ran, and what of it failed or was left out, each in one line.
+    {
+        words_of 'Failures' "$log" | sed 's/.*/xfstests::& FAILED/'
+        comm -23 <(words_of 'Ran' "$log") <(words_of 'Failures|Not run' "$log") | sed 's/.*/xfstests::& ok/'
+    } >"$logs/xfstests.results"
+    judge xfstests
 }
+
+words_of() { sed -nE "s/^($1): //p" "$2" | tr ' ' '\n' | sed -n '/\//p' | sort -u; }
 
 # What a foreign suite left mounted below a directory goes before the directory.
 un_mount_below() {

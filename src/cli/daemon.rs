@@ -96,6 +96,8 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     // Modes are made by the callers of the mount; the daemon's own mask would take bits away.
     umask(Mode::empty());
     raise_open_files();
+    crate::sys::cred::keep_to_quotas()
+        .map_err(|errno| Failure::Failed(format!("capset: {}", errno.desc())))?;
     // Before anything is made that has to be cleaned up: a signal then waits for the thread below.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;

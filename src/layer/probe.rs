@@ -29,7 +29,7 @@ pub struct Place {
     pub stat: Stat,
     /// For a directory: whiteouts in it may be attributes.
     pub xattr_whiteouts: bool,
-    /// For a directory: marked opaque.
+    /// For a directory: marked opaque by what moves with it. A `.wh.` file of its name stays behind.
     pub opaque: bool,
     /// For a directory: marked impure.
     pub impure: bool,
@@ -210,11 +210,12 @@ fn dir_probe(
     hides: bool,
 ) -> Result<Probe> {
     place.xattr_whiteouts = marks.opaque == Opaque::XattrWhiteouts;
-    place.opaque = marks.opaque == Opaque::Yes || hides;
+    place.opaque = marks.opaque == Opaque::Yes;
     place.impure = marks.impure;
     // An opaque directory ends the search, so where it would go on does not matter.
-    if place.opaque || !marks.redirect {
-        return Ok(Probe::Dir { opaque: place.opaque, redirect: None });
+    let opaque = place.opaque || hides;
+    if opaque || !marks.redirect {
+        return Ok(Probe::Dir { opaque, redirect: None });
     }
     Ok(match read_redirect(namespace, at)? {
         Ok(redirect) => Probe::Dir { opaque: false, redirect },

@@ -351,12 +351,14 @@ fn wanted(terms: Terms, (name, operation): Operation) -> (View, View) {
 /// Every operation whose number leaves `rest` on division by two, so that tests run side by side.
 fn every_change(terms: Terms, rest: usize) {
     let mut wrong = Vec::new();
+    let mut cases = 0;
     for (number, operation) in OPERATIONS.iter().enumerate().filter(|(number, _)| number % 2 == rest) {
         let (before, after) = wanted(terms, *operation);
         let mut passes = 0;
         loop {
             let mut fired = false;
             for how in faults(terms, number + passes as usize) {
+                cases += 1;
                 match fails_whole(terms, *operation, passes, how, (&before, &after)) {
                     Ok(came) => fired |= came,
                     Err(what) => {
@@ -372,6 +374,7 @@ fn every_change(terms: Terms, rest: usize) {
         }
         assert!(passes > 0, "{}: nothing was changed", operation.0);
     }
+    println!("{terms:?}: {cases} cases");
     assert!(wrong.is_empty(), "{terms:?}: {} wrong\n{}", wrong.len(), wrong.concat());
 }
 

@@ -22,6 +22,7 @@ pub struct Caller {
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_FSETID: u32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
+const CAP_SYS_RESOURCE: u32 = 24;
 const CAP_VERSION_3: u32 = 0x2008_0522;
 
 #[repr(C)]
@@ -91,6 +92,15 @@ fn in_first_user_namespace() -> bool {
     const FIRST: u64 = 0xEFFF_FFFD;
     // Without /proc the capability has to do; whatever is then refused has its fallback where it is tried.
     std::fs::metadata("/proc/self/ns/user").map_or(true, |facts| facts.ino() == FIRST)
+}
+
+/// Gives up, for this thread and those it starts, the power to exceed quotas and to fill what a filesystem keeps for root:
+/// what is written is for the mount's callers. Programs that are started have it again. Source: kernel `ovl_fill_super`.
+pub fn keep_to_quotas() -> Result<()> {
+    let mut data = capget()?;
+    data[0].effective &= !(1 << CAP_SYS_RESOURCE);
+    OWN.set(None);
+    capset(&data)
 }
 
 /// Whether modes do not keep this process from anything that belongs to its users.

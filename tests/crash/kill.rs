@@ -12,16 +12,16 @@ use super::model::Model;
 use super::writer::{self, Stopped};
 use crate::common::{kernel::shown, *};
 
-const WRITERS: usize = 3;
+pub const WRITERS: usize = 3;
 const SOURCE: &str = "attached";
 const SOON: Duration = Duration::from_secs(10);
 
-fn part(writer: usize) -> String {
+pub fn part(writer: usize) -> String {
     format!("w{writer}")
 }
 
 /// What there is before the first change: files of all sizes, hard links, directories in one layer and in both.
-fn layers(f: &Fixture, layered: usize) {
+pub fn layers(f: &Fixture, layered: usize) {
     for writer in 0..layered {
         let at = |name: &str| format!("{}/{name}", part(writer));
         let (low, high) = (f.lower(1), f.lower(0));

@@ -14,6 +14,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod fail;
+mod faulty;
 mod kill;
 mod load;
 mod model;

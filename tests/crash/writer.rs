@@ -55,7 +55,7 @@ pub fn work(root: &Path, mut model: Model, mut rng: StdRng, killed: &AtomicBool)
 }
 
 /// The same for reading by people.
-fn shortened(op: Op) -> Op {
+pub fn shortened(op: Op) -> Op {
     match op {
         Op::Append(path, bytes) => Op::Append(path, bytes[..bytes.len().min(8)].to_vec()),
         Op::Overwrite(path, at, bytes) => Op::Overwrite(path, at, bytes[..bytes.len().min(8)].to_vec()),
@@ -65,9 +65,9 @@ fn shortened(op: Op) -> Op {
 }
 
 /// Open files by their numbers in the model.
-type Kept = BTreeMap<u64, File>;
+pub type Kept = BTreeMap<u64, File>;
 
-fn carry_out(root: &Path, model: &Model, kept: &mut Kept, op: &Op) -> sys::Res<()> {
+pub fn carry_out(root: &Path, model: &Model, kept: &mut Kept, op: &Op) -> sys::Res<()> {
     let at = |path: &Path| root.join(path);
     match op {
         Op::Mkdir(path, mode) => sys::mkdir(at(path), *mode),
@@ -161,7 +161,7 @@ impl View<'_> {
 }
 
 /// One operation, or a few that belong together.
-fn choose(model: &Model, kept: &Kept, rng: &mut StdRng) -> Vec<Op> {
+pub fn choose(model: &Model, kept: &Kept, rng: &mut StdRng) -> Vec<Op> {
     if model.writeback && rng.random() {
         return choose_kept(model, kept, rng);
     }

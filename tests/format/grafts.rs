@@ -262,7 +262,10 @@ fn random_grafts_are_what_mounts_of_the_kernel_are() {
         let what = format!("series {series} of {grafts:?}");
         for (number, (theirs, ours)) in expected.iter().zip(&outcomes).enumerate() {
             let told = || expected[..=number].iter().map(|done| format!("\n{done:?}")).collect::<String>();
-            assert!(agree(theirs.1, ours.1), "{what}: {theirs:?}, but {:?}, after{}", ours.1, told());
+            // In one mount the kernel does nothing at all for a name that is moved onto itself, before it asks us.
+            let nothing = matches!(&theirs.0, Op::Rename(from, to) if from == to) && ours.1.is_ok();
+            let same = nothing || agree(theirs.1, ours.1);
+            assert!(same, "{what}: {theirs:?}, but {:?}, after{}", ours.1, told());
         }
         // Numbers of two filesystems of the kernel may be the same by chance.
         let ignored = ["mtime", "same as"];

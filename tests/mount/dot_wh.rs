@@ -41,3 +41,24 @@ fn a_removed_file_stays_away_after_its_directory_was_listed_or_copied_up() {
     sys::rmdir(f.p("d/sub")).unwrap();
     f.check(|m| assert_eq!(names(m.join("d")), ["keep", "new"]));
 }
+
+/// A `.wh.` file beside a directory hides what is below it there, and stays behind when the directory moves.
+#[test]
+fn a_directory_that_a_whiteout_file_covers_hides_what_is_below_at_its_new_name() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("no such whiteouts")) else { return };
+    f.lower(0).file("a/low", "low").file("d/x", "low").file("e/y", "low");
+    f.upper().file("a/up", "up").file(".wh.a", "");
+    f.mount();
+    assert_eq!(names(f.p("a")), ["up"]);
+    sys::rename(f.p("d"), f.p("away")).unwrap();
+    sys::rename(f.p("a"), f.p("d")).unwrap();
+    f.check(|m| {
+        assert_eq!(names(m), ["away", "d", "e"]);
+        assert_eq!((names(m.join("d")), names(m.join("away"))), (vec!["up".into()], vec!["x".to_owned()]));
+    });
+    sys::renameat2(f.p("d"), f.p("e"), libc::RENAME_EXCHANGE).unwrap();
+    f.check(|m| {
+        assert_eq!((names(m.join("d")), names(m.join("e"))), (vec!["y".into()], vec!["up".to_owned()]));
+    });
+    f.unmount();
+}

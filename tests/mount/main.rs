@@ -46,6 +46,7 @@ mod options;
 mod orders;
 mod orphan;
 mod privs;
+mod quota;
 mod readdir;
 mod remove;
 mod rename;
