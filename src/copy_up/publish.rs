@@ -311,7 +311,7 @@ impl CopyUp {
             tracing::warn!("a directory shows when something in it was copied up: {error}");
         }
         // It has another time of change, which is nobody's wish, and for which nobody need wait.
-        self.teller.soon(parent);
+        self.teller.soon(parent.ino);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Telling the kernel of attributes that changed behind its back: at once, or, of directories into which copies are put,
 //! once for all that come in a short while.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ pub struct Teller {
 /// What is told in a short while.
 #[derive(Default)]
 struct Late {
-    inodes: HashMap<Ino, Arc<Inode>>,
+    /// Numbers only: an inode that lives on after the kernel has forgotten it would keep what it has in the workdir.
+    inodes: HashSet<Ino>,
     /// Whether a thread is there that will tell.
     coming: bool,
 }
@@ -47,14 +48,14 @@ impl Teller {
         }
     }
 
-    /// Says within a short while that the kernel's attributes of `inode` are wrong. Only for what no caller has asked to
+    /// Says within a short while that the kernel's attributes of `ino` are wrong. Only for what no caller has asked to
     /// change.
-    pub fn soon(self: &Arc<Teller>, inode: &Arc<Inode>) {
+    pub fn soon(self: &Arc<Teller>, ino: Ino) {
         if self.changed.get().is_none() {
             return;
         }
         let mut late = self.late.lock();
-        late.inodes.insert(inode.ino, inode.clone());
+        late.inodes.insert(ino);
         if late.coming {
             return;
         }
@@ -65,7 +66,13 @@ impl Teller {
             tracing::debug!("no thread that tells of changed attributes, so they are told at once: {error}");
             let inodes = std::mem::take(&mut late.inodes);
             drop(late);
-            inodes.values().for_each(|inode| self.at_once(inode));
+            self.tell_of(inodes);
+        }
+    }
+
+    fn tell_of(&self, inodes: HashSet<Ino>) {
+        if let Some(changed) = self.changed.get() {
+            inodes.into_iter().for_each(changed);
         }
     }
 
@@ -81,7 +88,7 @@ impl Teller {
                 }
                 std::mem::take(&mut late.inodes)
             };
-            inodes.values().for_each(|inode| self.at_once(inode));
+            self.tell_of(inodes);
         }
     }
 }
