@@ -242,12 +242,13 @@ fn look(disk: &Disk, mode: &str, low: &sum::Tree, cut: &Cut) {
 }
 
 fn campaign(kind: &'static str, mode: &str) {
-    // Sets up a mount namespace for this thread, and skips where there is no root.
-    let Some(_fixture) = Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
-    else {
-        return;
-    };
     crate::campaigns(&format!("power, {kind}, {mode}"), |seed| {
+        // Sets up a mount namespace for this thread, and skips where there is no root.
+        let Some(_fixture) =
+            Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("no daemon"))
+        else {
+            return;
+        };
         let mut rng = StdRng::seed_from_u64(seed);
         let Some(disk) = Disk::new(kind) else { return };
         let Some((low, cuts)) = load_and_cut(&disk, mode, &mut rng) else { return };
