@@ -42,7 +42,12 @@ impl View {
     }
 
     fn unmount(&mut self) {
-        run(Command::new(program()).arg("umount").arg(self.at("mnt"))).ok();
+        let umount = || run(Command::new(program()).arg("umount").arg(self.at("mnt")));
+        // A process that another test has just forked may keep our files for a moment, until its exec.
+        eventually(Duration::from_secs(5), || {
+            umount().code == Some(0) || mounts_at(&self.at("mnt")).is_empty()
+        });
+        assert_eq!(mounts_at(&self.at("mnt")), [], "still mounted after umount");
         self.mounted = false;
         assert_eq!(daemons_of(&self.at("mnt")), [] as [i32; 0]);
     }
@@ -124,7 +129,10 @@ fn load_and_cut(disk: &Disk, mode: &str, rng: &mut StdRng) -> Option<(sum::Tree,
 struct Check<'a> {
     root: PathBuf,
     upper: PathBuf,
+    kind: &'static str,
     cut: &'a Cut,
+    /// A directory has both its names.
+    half_moved: bool,
     wrong: Vec<String>,
 }
 
@@ -170,8 +178,12 @@ impl Check<'_> {
         let at = |dir: &str| self.read(&format!("{dir}/inside"));
         let whole = Some(content(&format!("{old}/inside"), 0));
         let (was, is) = (at(&old), at(&new));
-        let one = (was == whole && !self.root.join(&new).exists())
-            || (is == whole && !self.root.join(&old).exists());
+        let there = |dir: &str| self.root.join(dir).symlink_metadata().is_ok();
+        let one = (was == whole && !there(&new)) || (is == whole && !there(&old));
+        // btrfs may write to its log that a name has moved, and not yet the whiteout that the same call left in its place.
+        let both = self.kind == "btrfs" && was == whole && is == whole;
+        self.half_moved |= both;
+        let one = one || (both && self.cut.before.promised(&old) == 0);
         self.is(one, &old, "is not at one of its two names");
         let promised = self.cut.before.promised(&old) == 1;
         self.is(!promised || is == whole, &new, "the renamed directory is back at its old name");
@@ -229,13 +241,17 @@ fn look(disk: &Disk, mode: &str, low: &sum::Tree, cut: &Cut) {
     view.try_mount(mode).ok();
     let left: Vec<_> = names(view.at("work/work"));
     assert_eq!(left, [""; 0], "{what}: the workdir is not swept");
-    let mut check = Check { root: view.at("mnt"), upper: view.at("up"), cut, wrong: Vec::new() };
+    let (root, upper) = (view.at("mnt"), view.at("up"));
+    let mut check = Check { root, upper, kind: disk.kind, cut, half_moved: false, wrong: Vec::new() };
     check.all(mode == "strict");
     assert!(check.wrong.is_empty(), "{what}:\n  {}", check.wrong.join("\n  "));
     let ours = view.seen("mnt");
     view.unmount();
-    let differences = sum::diff(&view.seen_by_the_kernel(), &ours);
-    assert!(differences.is_empty(), "{what}: the kernel (was) and stratafs (is) differ:\n{differences}");
+    // Of two names of one lower directory the kernel shows one, and answers ESTALE for the other.
+    if !check.half_moved {
+        let differences = sum::diff(&view.seen_by_the_kernel(), &ours);
+        assert!(differences.is_empty(), "{what}: the kernel (was) and stratafs (is) differ:\n{differences}");
+    }
     let changes = sum::diff(low, &sum::tree(&view.at("low")));
     assert!(changes.is_empty(), "{what}: the lower layer changed:\n{changes}");
     println!("{what}: {} promises kept", cut.before.promised.values().sum::<u64>());

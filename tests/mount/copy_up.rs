@@ -108,6 +108,28 @@ fn a_copy_shows_in_the_change_time_of_its_directory() {
     f.check(move |m| assert_eq!(ctime(&m.join("d")), real));
 }
 
+/// Who is still to tell the kernel of a directory's time of change keeps nothing of the directory.
+#[test]
+fn regression_a_directory_that_goes_after_a_copy_leaves_nothing_in_the_workdir() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    for i in 0..10 {
+        f.lower(0).file(format!("d{i}/f"), "data");
+    }
+    f.mount();
+    for i in 0..10 {
+        let dir = f.p(format!("d{i}"));
+        let open = ro(&dir);
+        sys::chmod(dir.join("f"), 0o600).unwrap();
+        sys::unlink(dir.join("f")).unwrap();
+        sys::rmdir(&dir).unwrap();
+        drop(open);
+        f.unmount();
+        assert_eq!(f.temporaries(), [""; 0], "{i}");
+        f.mount();
+    }
+    f.check(|m| assert_eq!(names(m), [""; 0]));
+}
+
 #[test]
 fn holes_stay_holes() {
     let Some(mut f) = Fixture::new(1) else { return };
