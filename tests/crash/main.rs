@@ -5,7 +5,7 @@
 //! Environment:
 //! - `STRATAFS_CRASH_SEED`: the seed of a run, which prints it; another for each run by default.
 //! - `STRATAFS_CRASH_ROUNDS`: crashes of one upper layer, and cuts of one disk.
-//! - `STRATAFS_CRASH_SECONDS`: begins anew with fresh layers until so much time is over; once by default.
+//! - `STRATAFS_CRASH_SECONDS`: each campaign begins anew with fresh layers until so much time is over; once by default.
 //!
 //! Needs root; says so and passes otherwise. Start reading in `kill`.
 
