@@ -136,13 +136,8 @@ fn classify(namespace: Namespace, dir: &RealDir, at: At<'_>, place: &mut Place) 
             let hides = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(at.dir, at.name)?;
             dir_probe(namespace, at, place, dir_marks(namespace, at)?, hides)
         }
-        FileKind::Regular => {
-            // The mark of the directory only tells listings to look. Source: kernel `ovl_path_is_whiteout`.
-            if place.stat.size == 0 && is_xattr_whiteout(namespace, at)? {
-                return Ok(Probe::Whiteout);
-            }
-            file_probe(namespace, at)
-        }
+        FileKind::Regular if place.stat.size == 0 => empty_file_probe(namespace, at),
+        FileKind::Regular => file_probe(namespace, at),
         _ => Ok(Probe::Other),
     }
 }
@@ -221,6 +216,17 @@ fn dir_probe(
         Ok(redirect) => Probe::Dir { opaque: false, redirect },
         Err(why) => Probe::BrokenDir("redirect", why),
     })
+}
+
+/// An empty file may have either mark, and most have none: one call says so. The mark of the directory only tells listings to
+/// look for whiteouts. Source: kernel `ovl_path_is_whiteout`.
+fn empty_file_probe(namespace: Namespace, at: At<'_>) -> Result<Probe> {
+    let marked = xattr::list(at)?;
+    let has = |mark| marked.iter().any(|name| name.as_c_str() == namespace.attribute(mark));
+    if has(Mark::Whiteout) {
+        return Ok(Probe::Whiteout);
+    }
+    if has(Mark::Metacopy) { file_probe(namespace, at) } else { Ok(Probe::File { metacopy: None }) }
 }
 
 fn file_probe(namespace: Namespace, at: At<'_>) -> Result<Probe> {
