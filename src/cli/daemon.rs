@@ -126,7 +126,9 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     let mount = Mount::new(config.clone())?;
     // As they are attached: anonymous volumes have names by now.
     config.grafts = mount.attached();
-    let device = device_at(&config.mountpoint);
+    // Whatever else may be mounted on the machine, this is the last thing that was mounted there.
+    let device = crate::sys::mount::device(&config.mountpoint).ok();
+    let device = device.map(|(major, minor)| format!("{major}:{minor}"));
     let record = device.as_deref().and_then(|name| Kept::new(name, &Details::new(&config, mount.notes())));
     let record = record.map(Arc::new);
     let control = record.as_ref().and_then(|record| control(record, &mount));

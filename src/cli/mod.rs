@@ -19,6 +19,7 @@ pub mod shadow;
 pub mod umount;
 pub mod volume;
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 
 use args::{Cli, Command, HelperArgs};
 use exit::{Failure, Outcome};
+
+use crate::sys::process;
 
 /// Which way the command line is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +44,11 @@ enum Form {
 
 /// Does what `args`, the program's name first, say.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut command = Cli::command();
-    let outcome = match form(&args, &command) {
-        Form::Commands => match commands(&mut command, args) {
+    process::keep_large_blocks_apart();
+    // Put together only for who needs it: the other form is called for each layer of an image.
+    let command = OnceCell::new();
+    let outcome = match form(&args, || command.get_or_init(Cli::command)) {
+        Form::Commands => match commands(&mut command.into_inner().unwrap_or_else(Cli::command), args) {
             Ok(cli) => run(cli.command),
             Err(error) => return clap_says(&error),
         },
@@ -90,7 +95,7 @@ fn helper_form(mut args: HelperArgs, form: Form) -> Outcome {
 }
 
 /// By the name the program is called, else by the first argument.
-fn form(args: &[OsString], command: &clap::Command) -> Form {
+fn form<'a>(args: &[OsString], command: impl FnOnce() -> &'a clap::Command) -> Form {
     let called = args.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
     if called.as_encoded_bytes().starts_with(b"mount.") {
         return Form::MountHelper;
@@ -101,7 +106,7 @@ fn form(args: &[OsString], command: &clap::Command) -> Form {
     match args.get(1).and_then(|first| first.to_str()) {
         None if args.len() < 2 => Form::Commands,
         Some("-h" | "--help" | "-V" | "--version" | "help") => Form::Commands,
-        Some(first) if is_command(command, first) => Form::Commands,
+        Some(first) if is_word(first) && is_command(command(), first) => Form::Commands,
         // A word, no path, and no options of a mount: somebody meant a command, and clap names the nearest.
         Some(first) if is_word(first) && !has_options(args) => Form::Commands,
         _ => Form::Helper,
@@ -197,9 +202,10 @@ mod tests {
             (&["mount.fuse.stratafs", "x", "m"], MountHelper),
             (&["/opt/stratafs-2", "ls"], Commands),
         ];
+        let command = OnceCell::new();
         for (args, expected) in cases {
             let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-            assert_eq!(form(&args, &Cli::command()), *expected, "{args:?}");
+            assert_eq!(form(&args, || command.get_or_init(Cli::command)), *expected, "{args:?}");
         }
     }
 

@@ -28,6 +28,19 @@ pub fn close_inherited() {
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
+/// Lets the allocator take blocks of some megabytes, as a worker has for its requests, from the system and give them back to
+/// it. By itself it takes the first one so, and puts all that come after it into its heaps, whose memory it clears by hand.
+/// Source: mallopt(3), `M_MMAP_THRESHOLD`.
+pub fn keep_large_blocks_apart() {
+    // SAFETY: takes no pointer. Where a number is not taken, it stays as it was.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
+        // Left to itself, it would be twice the largest of them.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 32 << 20);
+    }
+}
+
 /// Gives memory that was freed back to the system. The allocator by itself does that only at the end of its heap, and one
 /// object that lives keeps everything below it. Takes milliseconds after much was freed; other threads may wait that long
 /// to allocate. Where the allocator is another one, it does nothing.
