@@ -343,7 +343,8 @@ impl Served {
             };
             reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
         });
-        answer!("readdirplus", ino.0, reply, listed, () => reply.ok())
+        answer!("readdirplus", ino.0, reply, listed, () => reply.ok());
+        self.overlay.look_ahead(handle(fh));
     }
 
     /// The inode flags of `ino` as the ioctl `cmd` asks for them. Errors: `NoIoctl` for any other.

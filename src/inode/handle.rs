@@ -1,6 +1,6 @@
 //! Open files and directories, by the number that the kernel sends back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Inode;
 use super::listing::Listing;
 use crate::sync::{LevelMutex, level};
+use crate::sys::stat::Stat;
 
 /// An open file's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +40,67 @@ pub struct OpenDir {
     pub inode: Arc<Inode>,
     /// The names as they were when reading began, for a directory that others change, too.
     pub listing: Mutex<Option<Listing>>,
+    /// Lookups of the names that its reader will come to.
+    pub ahead: Mutex<Ahead>,
+}
+
+/// Lookups made ahead of who lists a directory, in the order of its names.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    turn: u64,
+    /// Where the reader will go on, and how many names it takes at a time.
+    next: Option<(u64, usize)>,
+    found: VecDeque<Sighted>,
+}
+
+/// What was found under a name before anybody asked, with one lookup of it.
+#[derive(Debug)]
+pub struct Sighted {
+    /// Where the listing goes on after the name.
+    pub next: u64,
+    /// What it is.
+    pub inode: Arc<Inode>,
+    /// What `stat` shows of it.
+    pub stat: Stat,
+}
+
+impl Ahead {
+    /// The reader asks for more: whoever looks ahead of its last request stops, and this is what they found.
+    pub fn begin(&mut self) -> VecDeque<Sighted> {
+        self.turn += 1;
+        self.next = None;
+        std::mem::take(&mut self.found)
+    }
+
+    /// Notes that the reader had room for `names` names, and will go on at `next`.
+    pub fn full(&mut self, next: u64, names: usize) {
+        self.next = Some((next, names));
+    }
+
+    /// Where to look ahead, how far, and for which turn; nothing if the reader will not come again, or somebody does.
+    pub fn look(&mut self) -> Option<(u64, usize, u64)> {
+        self.next.take().map(|(next, names)| (next, names, self.turn))
+    }
+
+    /// Whether the reader has not come again since `turn`.
+    pub fn is_at(&self, turn: u64) -> bool {
+        self.turn == turn
+    }
+
+    /// How much was found that the reader has not come to.
+    #[cfg(test)]
+    pub fn sighted(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Keeps what was found at `turn`; gives it back if the reader has come again.
+    pub fn keep(&mut self, turn: u64, sighted: Sighted) -> Option<Sighted> {
+        if self.turn != turn {
+            return Some(sighted);
+        }
+        self.found.push_back(sighted);
+        None
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 //!
 //! Start with `lookup`, then `create`; `file` decides how bytes flow.
 
+mod ahead;
 mod attr;
 mod beside;
 mod busy;

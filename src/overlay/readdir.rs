@@ -11,6 +11,7 @@ use super::Overlay;
 use super::attr::{Attr, Lifetime};
 use super::lookup::Entry;
 use crate::error::{Context, Error, Result};
+use crate::inode::handle::Sighted;
 use crate::inode::listing::{Entry as Listed, Listing};
 use crate::inode::{Fh, Ino, Inode, OpenDir, Point, Root};
 use crate::layer::names::{Listed as Names, RawName};
@@ -45,7 +46,7 @@ pub struct DirEntryPlus<'a> {
 }
 
 /// The two dot names come before the others.
-const DOTS: u64 = 2;
+pub(super) const DOTS: u64 = 2;
 /// In more layers a lookup of each directory that is listed costs more than the request that it may save.
 const FEW_LAYERS: usize = 4;
 /// How many names are looked at between two looks at the listing.
@@ -61,7 +62,7 @@ impl Overlay {
             inode.state.write().rare_mut().open_dirs -= 1;
             return Err(Error::Sys { call: "openat2", errno });
         }
-        Ok(self.handles.add_dir(OpenDir { inode, listing: Mutex::new(None) }))
+        Ok(self.handles.add_dir(OpenDir { inode, listing: Mutex::default(), ahead: Mutex::default() }))
     }
 
     /// Whether the kernel may keep the names of the directory `ino` until it is told otherwise.
@@ -79,6 +80,7 @@ impl Overlay {
     /// Closes an open directory.
     pub fn releasedir(&self, fh: Fh) {
         let Some(dir) = self.handles.remove_dir(fh) else { return };
+        self.not_come_to(dir.ahead.lock().begin());
         let listing = {
             let mut state = dir.inode.state.write();
             let rare = state.rare_mut();
@@ -126,12 +128,24 @@ impl Overlay {
     ) -> Result<()> {
         let dir = self.opened_dir(fh)?;
         let dir_ino = dir.inode.ino;
+        let mut ahead = dir.ahead.lock().begin();
+        let mut taken = 0;
         // Of a directory each layer would be asked about its marks, and most who list names never ask for one.
         let is_in_many = |name: &OsStr| {
             let parts = dir.inode.parts();
             parts.names.map_or(parts.lowers.len(), |names| names.layers_with(name)) > FEW_LAYERS
         };
-        self.list(&dir, offset, &mut |entry| {
+        let mut each = |plus: DirEntryPlus<'_>| {
+            let (at, full) = (plus.entry.next, each(plus));
+            match full {
+                false => taken += 1,
+                // A reader that comes once may have enough.
+                true if offset > 0 => dir.ahead.lock().full(at - 1, taken),
+                true => {}
+            }
+            full
+        };
+        let listed = self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
                 return Ok(each(DirEntryPlus { entry, attr: None }));
             }
@@ -143,6 +157,15 @@ impl Overlay {
             }
             if entry.kind == FileKind::Dir && is_in_many(entry.name) {
                 return Ok(self.without_node(entry, &mut each));
+            }
+            if let Some(Sighted { inode, stat, .. }) = self.sighted(&dir, &mut ahead, entry.name, entry.next)
+            {
+                let attr = Attr { ino: inode.ino, stat, lifetime: self.lifetime(&inode) };
+                let full = each(DirEntryPlus { entry, attr: Some(attr) });
+                if full {
+                    self.forget(inode.ino, 1);
+                }
+                return Ok(full);
             }
             match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
@@ -161,7 +184,9 @@ impl Overlay {
                 Ok(None) => Ok(false),
                 Err(_) => Ok(self.without_node(entry, &mut each)),
             }
-        })
+        });
+        self.not_come_to(ahead);
+        listed
     }
 
     /// Lists a name of which the kernel shall make no inode, and leave the one alone that it has. It will take back a lookup of
@@ -212,7 +237,7 @@ impl Overlay {
         }
     }
 
-    fn listed(&self, dir: &OpenDir, at: u64) -> Result<Vec<(u64, Listed)>> {
+    pub(super) fn listed(&self, dir: &OpenDir, at: u64) -> Result<Vec<(u64, Listed)>> {
         let inode = &dir.inode;
         let batch = |listing: &Listing| {
             listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect()
