@@ -219,5 +219,7 @@ def everybody(strata, newer):
 
 
 PEERS = ["fuse-overlayfs-2", "fuse-overlayfs-1", "unionfs-fuse", "mergerfs"]
+# Those that answer every question for an extended attribute with ENOSYS, after which the kernel asks no more.
+WITHOUT_XATTRS = ["unionfs-fuse"]
 # What every workload has; the others take part where a workload says that they matter.
 USUAL = ["ext4", "overlay", *PEERS, "loopback", "stratafs"]

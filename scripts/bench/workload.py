@@ -39,6 +39,8 @@ class Workload:
     # Whether it is about copy-up, or which rows are: there the plain trees are no measure, and peers without fsync race
     # stratafs-volatile.
     copies_up = False
+    # Rows whose command asks for extended attributes: a peer that has none is spared the question, and races stratafs-noxattr.
+    asks_xattrs = ()
     goals = ()
 
     def prepare(self, layers, scale):

@@ -10,6 +10,7 @@ class BigDir(Workload):
     name = "bigdir"
     reads_only = True
     also = ("stratafs-noxattr",)
+    asks_xattrs = ("ls -l, first", "ls -l, again")
     goals = [
         Goal("ls -l, first", 1.0, "fuse-overlayfs-1"),
         Goal("ls -l, again", 1.0, "fuse-overlayfs-1"),
