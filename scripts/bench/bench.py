@@ -46,6 +46,7 @@ def arguments():
     parser.add_argument("--contestants", type=lambda text: text.split(","), default=[])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-counts", action="store_true")
+    parser.add_argument("--one-cpu", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--docs", action="store_true")
     parser.add_argument("--report", action="store_true")
@@ -235,6 +236,10 @@ def ended(number, _frame):
 
 def main():
     args = arguments()
+    if args.one_cpu:
+        args.out /= "one-cpu"
+        # Whoever is started from here inherits it.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     file = args.out / "results.json"
     known = json.loads(file.read_text()) if file.exists() else {"workloads": {}}
     everyone = everybody(os.environ.get("STRATAFS", "stratafs"), os.environ.get("FUSE_OVERLAYFS_2", ""))
@@ -244,7 +249,7 @@ def main():
         print("contestants:", *[contestant.name for contestant in everyone])
         return 0
     if args.report:
-        report.write(known, everyone, [workload for _, workload in workloads], args.out, args.docs)
+        report.write(known, everyone, [workload for _, workload in workloads], args)
         return 0
     unknown = set(args.contestants) - {c.name for c in everyone} | set(args.only) - {n for f, w in workloads for n in (f, w.name)}
     if unknown:
@@ -285,7 +290,7 @@ def main():
                 file.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
             say(f"{workload.name}: {time.monotonic() - started:.0f} s, load {result['load'][0]} to {result['load'][1]}")
         if not args.quick:
-            report.write(known, everyone, [workload for _, workload in workloads], args.out, args.docs)
+            report.write(known, everyone, [workload for _, workload in workloads], args)
     finally:
         os.chdir("/")
         subprocess.run(["umount", "--recursive", scratch / "disk"], check=False, timeout=120)

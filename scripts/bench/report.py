@@ -8,6 +8,7 @@ from contestants import PEERS, USUAL, WITHOUT_XATTRS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BEGIN, END = "<!-- measured: written by scripts/bench/run --docs -->\n", "<!-- end of what was measured -->\n"
+BEGIN_ONE, END_ONE = "<!-- measured on one CPU: written by scripts/bench/run --one-cpu --docs -->\n", "<!-- end of one CPU -->\n"
 # Within one run; PERFORMANCE of FUSE peers may differ by this much either way and still be equal.
 EQUAL = 1.05
 LOOPBACK = 1.15
@@ -229,16 +230,22 @@ def chart(results):
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
-def markdown(known, results, everyone):
-    names = [c.name for c in everyone]
-    variants = [name for name in names if name not in USUAL]
+def heading(known, results):
     machine = known["machine"]
     runs = sorted({(r["commit"], r["rounds"]) for r in results.of.values()})
     loads = [value for r in results.of.values() for value in r["load"]]
-    parts = [
+    return (
         f"{machine['cpu']}, {machine['memory']}; Linux {machine['kernel']}; {machine['filesystem']}; {known['date']}; "
         + "; ".join(f"commit {commit}, {rounds} rounds" for commit, rounds in runs)
-        + f". Load of the machine between {min(loads)} and {max(loads)}.\n",
+        + f". Load of the machine between {min(loads)} and {max(loads)}.\n"
+    )
+
+
+def markdown(known, results, everyone):
+    names = [c.name for c in everyone]
+    variants = [name for name in names if name not in USUAL]
+    parts = [
+        heading(known, results),
         "### Missed\n\n" + missed_table(results),
         "### Medians\n\nA figure like ±8% says that half of the rounds lie within that of the median; below 5 % it is left out.\n\n"
         + medians(results, USUAL),
@@ -251,15 +258,28 @@ def markdown(known, results, everyone):
     return "\n".join(parts)
 
 
-def write(known, everyone, workloads, out, docs):
+def one_cpu(known, results):
+    parts = [
+        heading(known, results),
+        "### Missed on one CPU\n\n" + missed_table(results),
+        "### Medians on one CPU\n\n" + medians(results, USUAL),
+        "### Ratios on one CPU\n\n" + ratios(results),
+    ]
+    return "\n".join(parts)
+
+
+def write(known, everyone, workloads, args):
     results = Results(known, workloads)
-    text = markdown(known, results, everyone)
+    out, (begin, end) = args.out, (BEGIN_ONE, END_ONE) if args.one_cpu else (BEGIN, END)
+    text = one_cpu(known, results) if args.one_cpu else markdown(known, results, everyone)
     (out / "table.md").write_text(text)
     (out / "chart.svg").write_text(chart(results))
-    if docs:
+    if args.docs:
         page = DOCS / "performance.md"
-        before, rest = page.read_text().split(BEGIN)
-        _, after = rest.split(END)
-        page.write_text(before + BEGIN + "\n" + text + "\n" + END + after)
-        shutil.copy(out / "chart.svg", DOCS / "performance.svg")
-        shutil.copy(out / "results.json", DOCS / "performance.json")
+        before, rest = page.read_text().split(begin)
+        _, after = rest.split(end)
+        page.write_text(before + begin + "\n" + text + "\n" + end + after)
+        copied = "performance-one-cpu" if args.one_cpu else "performance"
+        shutil.copy(out / "results.json", DOCS / f"{copied}.json")
+        if not args.one_cpu:
+            shutil.copy(out / "chart.svg", DOCS / "performance.svg")
