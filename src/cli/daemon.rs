@@ -155,7 +155,7 @@ fn control(record: &Arc<Kept>, mount: &Mount) -> Option<Server> {
     started.inspect_err(|error| tracing::warn!("no control socket: {error}")).ok()
 }
 
-/// The device number of our mount at `mountpoint`, found without asking the mount, which does not answer yet.
+/// The device number of our mount at `mountpoint`, found without asking the mount, which may not answer.
 fn device_at(mountpoint: &Path) -> Option<String> {
     let mounts = mounts::all().ok()?;
     mounts::at(&mounts, mountpoint).filter(|entry| entry.is_ours()).map(|entry| entry.device.clone())

@@ -1,6 +1,6 @@
 //! Inodes: what the kernel knows by number, and where each is on disk.
 //!
-//! `node` is one inode, `state` what changes about it, `store` finds them by number and counts the kernel's lookups, `handle` are the open files,
+//! `node` is one inode, `state` what changes about it, `store` finds them by number and counts the kernel's lookups, `handle` are the open files and directories,
 //! `points` the names where other trees are attached.
 //! This room knows where objects are, not what operations mean.
 

@@ -10,7 +10,7 @@ use crate::layer::stack::Found;
 use crate::merge::resolve::Outcome;
 
 /// A layer's directory is opened, read and closed in the time of so many questions for a name.
-const PROBES_PER_LISTING: u32 = 2;
+const PROBES_PER_LISTING: u32 = 4;
 
 /// So many bytes of a directory, beyond the first block, are listed in the time of one question for a name.
 const BYTES_PER_PROBE: u32 = 512;
