@@ -366,18 +366,21 @@ fn first_open_and_first_change_at_once() {
         2 => [&b"NEW"[..], &old[3..]].concat(),
         _ => [&old[..], &b"more"[..]].concat(),
     };
-    let turn = std::sync::Barrier::new(2);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            for i in 0..files {
+    // Both at once for one file after the other: whoever fails leaves nobody waiting.
+    for i in 0..files {
+        let path = f.p(format!("d/{i}"));
+        let turn = std::sync::Barrier::new(2);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
                 turn.wait();
-                let seen = fs::read(f.p(format!("d/{i}"))).unwrap();
-                let (new, torn) = (wanted(i), seen.len() == 5000 && seen[3..] == old[3..]);
-                assert!(seen == old || seen == new || seen.is_empty() || torn, "{i}: {} bytes", seen.len());
-            }
-        });
-        for i in 0..files {
-            let path = f.p(format!("d/{i}"));
+                let (seen, new) = (fs::read(&path).unwrap(), wanted(i));
+                let torn = seen.len() == 5000 && seen[3..] == old[3..];
+                // Beside a truncation FUSE lets zeros be read as far as the file went.
+                let kept = seen.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+                let cut = new.len() < 5000 && new.starts_with(&seen[..kept]);
+                let known = seen == old || seen == new || seen.is_empty() || torn || cut;
+                assert!(known, "{i}: {} bytes, of which {:?}", seen.len(), &seen[..seen.len().min(20)]);
+            });
             turn.wait();
             match i % 4 {
                 0 => fs::write(&path, "new").unwrap(),
@@ -386,8 +389,8 @@ fn first_open_and_first_change_at_once() {
                 _ => rw(&path).write_all_at(b"more", 5000).unwrap(),
             }
             assert_eq!(fs::read(&path).unwrap(), wanted(i), "{i}");
-        }
-    });
+        });
+    }
     f.check(|m| {
         for i in 0..files {
             assert_eq!(fs::read(m.join(format!("d/{i}"))).unwrap(), wanted(i), "{i}");
