@@ -332,6 +332,11 @@ impl Inode {
         !self.opened.swap(true, Ordering::Relaxed)
     }
 
+    /// Whether it was ever open.
+    pub fn was_opened(&self) -> bool {
+        self.opened.load(Ordering::Relaxed)
+    }
+
     /// Notes that the kernel keeps attributes, and returns whether it may already.
     pub fn note_attributes_cached(&self, cached: bool) -> bool {
         self.attributes_cached.swap(cached, Ordering::Relaxed)

@@ -93,6 +93,11 @@ impl Overlay {
             return Err(Error::Invalid("only regular files are opened here"));
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
+        if !truncates && !writes(flags) {
+            if let Some(opened) = self.open_again(&inode, flags) {
+                return Ok(opened);
+            }
+        }
         let made = match (writes(flags), truncates) {
             (_, true) => {
                 let need = Need::Truncated { keeps_set_id: caller.uid == 0 };
@@ -110,13 +115,7 @@ impl Overlay {
             made => made.filter(|_| truncates),
         };
         let found = inode.with_data(|at, in_upper| {
-            let opened = if (in_upper && inode.stack.is_writable()) || writes(flags) {
-                self.open_real(&inode.stack, at, flags)
-            } else {
-                // What takes no change does not change by being read, not even its times.
-                open::file(at, (flags & KEPT) | OFlag::O_NOATIME).or_else(|_| open::file(at, flags & KEPT))
-            };
-            Ok((opened.call("openat2")?, in_upper))
+            Ok((self.open_real(&inode.stack, at, flags, in_upper).call("openat2")?, in_upper))
         });
         if truncates {
             match (&made, &found) {
@@ -142,9 +141,44 @@ impl Overlay {
         self.opened(caller, &inode, flags, Arc::new(fd), in_upper, set_id)
     }
 
-    /// Opens the real file at `at` as the caller wants the file open. With a writeback cache a writer must be able to read:
-    /// the kernel fills the rest of a page by the descriptor that wrote a part of it. Source: kernel `fuse_write_begin`.
-    fn open_real(&self, stack: &Stack, at: At<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+    /// As `open`, for reading, of a lower file that was opened before and so can be: the daemon opens it when it is asked for
+    /// bytes that the kernel does not have any more. Nothing where the file itself must be opened now.
+    fn open_again(&self, inode: &Arc<Inode>, flags: OFlag) -> Option<Opened> {
+        let stack = &inode.stack;
+        // Others may take its name away, or the kernel wants the file itself.
+        if stack.is_direct() || !inode.was_opened() || (self.passthrough() && !stack.is_writable()) {
+            return None;
+        }
+        let mut state = inode.state.write();
+        let is_lower = state.upper_ino == 0 && state.lower().is_some() && !state.was_passthrough;
+        let rare = state.rare();
+        let is_plain = rare.data.is_none() && rare.orphan.is_none() && rare.now.is_none();
+        if !is_lower || !is_plain || rare.opens.passthrough > 0 || self.may_read_below(inode, &state) {
+            return None;
+        }
+        state.rare_mut().opens.cached += 1;
+        drop(state);
+        let file = OpenFile {
+            inode: inode.clone(),
+            flags,
+            plain_writer: false,
+            passthrough: AtomicBool::new(false),
+            fd: RwLock::default(),
+        };
+        let fh = self.handles.add_file(file);
+        Some(Opened { fh, mode: through_the_daemon(stack, true), flushes: stack.flushes() })
+    }
+
+    /// Opens the real file at `at`, in the upper layer or not, as the caller wants the file open. With a writeback cache a writer
+    /// must be able to read: the kernel fills the rest of a page by the descriptor that wrote a part of it.
+    /// Source: kernel `fuse_write_begin`.
+    fn open_real(&self, stack: &Stack, at: At<'_>, flags: OFlag, in_upper: bool) -> nix::Result<OwnedFd> {
+        let may_change = writes(flags) || (in_upper && stack.is_writable());
+        if !may_change {
+            // What takes no change does not change by being read, not even its times.
+            return open::file(at, (flags & KEPT) | OFlag::O_NOATIME)
+                .or_else(|_| open::file(at, flags & KEPT));
+        }
         let kept = kept(stack, flags);
         let open = |kept| match open::file(at, kept) {
             // It takes nothing but appends, and says so by an inode flag.
@@ -343,7 +377,8 @@ impl Overlay {
             return Ok(Arc::new(open::file(below.at(), OFlag::O_RDONLY).call("openat2")?));
         }
         let (fd, on_upper) = file.inode.with_data(|at, on_upper| {
-            Ok((Arc::new(self.open_real(&file.inode.stack, at, file.flags).call("openat2")?), on_upper))
+            let opened = self.open_real(&file.inode.stack, at, file.flags, on_upper).call("openat2")?;
+            Ok((Arc::new(opened), on_upper))
         })?;
         *file.fd.write() = Some((fd.clone(), on_upper));
         Ok(fd)

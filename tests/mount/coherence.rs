@@ -5,6 +5,7 @@
 //! Departs: kernel overlayfs, overlayfs.rst "Non-standard behavior", where the map stays with the old ones.
 
 use crate::common::*;
+use std::path::Path;
 
 const PAGE: usize = 4096;
 
@@ -346,6 +347,67 @@ fn readers_across_the_copy_up_see_old_or_new() {
         }
         drop(w);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+/// A lower file that was opened before is opened by the daemon when somebody wants bytes that the kernel does not have. Much may
+/// have happened to it by then.
+#[test]
+fn what_happens_between_open_and_read() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("there a reader keeps the lower file")) else {
+        return;
+    };
+    // Too large to be handed to the kernel at the first open.
+    let old = vec![b'o'; 200 << 10];
+    type Change = fn(&Fixture, &Path);
+    let changes: [(&str, Change, &str); 9] = [
+        ("nothing", |_, _| (), ""),
+        ("written", |_, at| rw(at).write_all_at(b"new", 0).unwrap(), "new"),
+        ("cut", |_, at| fs::write(at, "new").unwrap(), "only new"),
+        ("mode", |_, at| sys::chmod(at, 0o600).unwrap(), ""),
+        ("renamed", |f, at| sys::rename(at, f.p("moved")).unwrap(), ""),
+        ("hidden", |f, at| sys::rename(f.p("other"), at).unwrap(), ""),
+        ("removed", |_, at| sys::unlink(at).unwrap(), ""),
+        (
+            "written-removed",
+            |_, at| {
+                rw(at).write_all_at(b"new", 0).unwrap();
+                sys::unlink(at).unwrap();
+            },
+            "new",
+        ),
+        (
+            "written-renamed",
+            |f, at| {
+                rw(at).write_all_at(b"new", 0).unwrap();
+                sys::rename(at, f.p("moved too")).unwrap();
+            },
+            "new",
+        ),
+    ];
+    for (name, ..) in &changes {
+        f.lower(0).file(format!("d/{name}"), &old).file("other", "another");
+    }
+    f.mount();
+    for (name, change, new) in &changes {
+        let path = f.p("d").join(name);
+        drop(ro(&path));
+        let readers = [ro(&path), ro(&path)];
+        change(&f, &path);
+        let want = match *new {
+            "only new" => b"new".to_vec(),
+            new => [new.as_bytes(), &old[new.len()..]].concat(),
+        };
+        for reader in readers {
+            assert!(through(&reader) == want, "{name}: {:?}", &through(&reader)[..8]);
+            assert_eq!(reader.metadata().unwrap().len(), want.len() as u64, "{name}");
+        }
+    }
+    f.check(|m| {
+        assert_eq!(names(m.join("d")), ["cut", "hidden", "mode", "nothing", "written"]);
+        assert_eq!(text(m.join("d/hidden")), "another");
+        assert_eq!(fs::read(m.join("moved")).unwrap(), old);
+        assert_eq!(fs::read(m.join("moved too")).unwrap()[..4], *b"newo");
     });
 }
 

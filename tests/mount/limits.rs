@@ -115,6 +115,22 @@ fn many_open_files_under_a_small_limit() {
     }));
 }
 
+/// What the kernel has in its cache is read without the daemon, which needs no descriptor for it.
+#[test]
+fn a_lower_file_that_is_open_often_takes_one_descriptor() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("there is no daemon")) else { return };
+    f.lower(0).file("d/f", "low");
+    f.mount();
+    let before = fds(f.daemon());
+    let open: Vec<_> = (0..300).map(|_| ro(f.p("d/f"))).collect();
+    assert!(fds(f.daemon()) <= before + 4, "{before} descriptors became {}", fds(f.daemon()));
+    for reader in &open {
+        assert_eq!(through(reader), b"low");
+    }
+    drop(open);
+    f.check(|m| assert_eq!(text(m.join("d/f")), "low"));
+}
+
 #[test]
 fn descriptors_do_not_leak() {
     let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("there is no daemon")) else { return };
