@@ -76,18 +76,39 @@ impl Overlay {
         Ok(Entry { inode, attr, lifetime: Lifetime::of(stack) })
     }
 
+    /// As `lookup_in`, of a name that was listed with the number `st_ino`. What the kernel knows by this name already is told
+    /// by its number, and no mark is read.
+    pub(super) fn listed_entry(
+        &self,
+        parent: &Arc<Inode>,
+        name: &OsStr,
+        st_ino: u64,
+    ) -> Result<Option<Entry<'_>>> {
+        match self.known_entry(parent, name, st_ino)? {
+            Some(known) => Ok(Some(known)),
+            None => self.lookup_in(parent, name),
+        }
+    }
+
+    fn known_entry(&self, parent: &Arc<Inode>, name: &OsStr, st_ino: u64) -> Result<Option<Entry<'_>>> {
+        let Some(inode) = self.store.refer(Ino(st_ino)) else { return Ok(None) };
+        let _names = parent.names().read();
+        let is_it = is_plain(parent) && !inode.gave_way() && inode.state.read().has_name(parent, name);
+        if !is_it {
+            return Ok(None);
+        }
+        let attr = self.attr_of(&inode)?;
+        Ok(Some(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) }))
+    }
+
     /// What stands under `name`. The inode of a name that the kernel knows is told by its number, and no mark is read.
     /// Locks: the parent's names.
     pub(super) fn stands_locked(&self, parent: &Arc<Inode>, name: &OsStr) -> Result<Stands<'_>> {
         let mut under = Under::default();
-        let simple = {
-            let state = parent.state.read();
-            if state.gone {
-                return Err(Error::NotFound);
-            }
-            state.rare().points.is_none() && state.rare().beside.is_none() && !parent.stack.is_direct()
-        };
-        if !simple || name.len() > NAME_MAX || mark::is_reserved(name.as_bytes()) {
+        if parent.state.read().gone {
+            return Err(Error::NotFound);
+        }
+        if !is_plain(parent) || name.len() > NAME_MAX || mark::is_reserved(name.as_bytes()) {
             let inode = self.lookup_locked(parent, name)?.map(|entry| entry.inode);
             if inode.is_none() && !parent.stack.is_direct() && parent.upper_dir().is_some() {
                 under = self.under_locked(parent, name)?;
@@ -132,4 +153,10 @@ impl Overlay {
         }
         Ok(Stands { inode: None, under })
     }
+}
+
+/// Whether what a directory shows is what the layers have, and nobody else changes it.
+fn is_plain(dir: &Inode) -> bool {
+    let state = dir.state.read();
+    state.rare().points.is_none() && state.rare().beside.is_none() && !dir.stack.is_direct()
 }

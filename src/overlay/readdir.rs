@@ -127,7 +127,6 @@ impl Overlay {
         mut each: impl FnMut(DirEntryPlus<'_>) -> bool,
     ) -> Result<()> {
         let dir = self.opened_dir(fh)?;
-        let dir_ino = dir.inode.ino;
         let mut ahead = dir.ahead.lock().begin();
         let mut taken = 0;
         // Of a directory each layer would be asked about its marks, and most who list names never ask for one.
@@ -167,7 +166,7 @@ impl Overlay {
                 }
                 return Ok(full);
             }
-            match self.lookup(dir_ino, entry.name).map(|(found, _)| found) {
+            match self.listed_entry(&dir.inode, entry.name, entry.st_ino) {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
                     // One lifetime for the name and the attributes.
                     attr.lifetime = attr.lifetime.min(lifetime);

@@ -288,3 +288,47 @@ fn a_directory_kept_open_is_listed_right_after_many_names_came_and_went() {
     drop(first);
     f.check(|m| assert_eq!(names(m.join("d")), want));
 }
+
+/// What was looked up before is listed by what is known of it, and shows what it has become since.
+#[test]
+fn names_that_are_known_are_listed_as_they_are_now() {
+    let Some(mut f) = Fixture::new(2) else { return };
+    for name in ["written", "chmod", "over", "moved", "again", "gone"] {
+        f.lower(1).file(format!("d/{name}"), name);
+    }
+    f.lower(1).file("d/link0", "linked").hardlink("d/link1", "d/link0");
+    f.lower(0).file("d/gone", "").file("d/empty", "");
+    f.mount();
+    for e in dents(f.p("d")) {
+        stat(f.p("d").join(e.name));
+    }
+    fs::write(f.p("d/written"), "longer than it was").unwrap();
+    sys::chmod(f.p("d/chmod"), 0o751).unwrap();
+    sys::rename(f.p("d/moved"), f.p("d/over")).unwrap();
+    fs::remove_file(f.p("d/again")).unwrap();
+    fs::create_dir(f.p("d/again")).unwrap();
+    fs::remove_file(f.p("d/gone")).unwrap();
+    fs::write(f.p("d/link1"), "both have").unwrap();
+    f.check(|m| {
+        let mut all: Vec<_> = dents(m.join("d"))
+            .into_iter()
+            .map(|e| {
+                let s = stat(m.join("d").join(&e.name));
+                assert_eq!((e.ino, u32::from(e.kind) << 12), (s.ino(), libc::S_IFMT & s.mode()), "{e:?}");
+                let size = if s.is_dir() { 0 } else { s.size() };
+                (e.name.into_string().unwrap(), s.mode() & 0o777, size)
+            })
+            .collect();
+        all.sort();
+        let want = [
+            ("again", 0o755, 0),
+            ("chmod", 0o751, 5),
+            ("empty", 0o644, 0),
+            ("link0", 0o644, 9),
+            ("link1", 0o644, 9),
+            ("over", 0o644, 5),
+            ("written", 0o644, 18),
+        ];
+        assert_eq!(all, want.map(|(name, mode, size)| (name.to_owned(), mode, size)));
+    });
+}
