@@ -16,7 +16,7 @@ use super::volume::args::VolumeArgs;
     version,
     about = "Read-only layers and one writable layer, merged into one mount"
 )]
-#[command(after_help = help::program(), arg_required_else_help = true, disable_help_subcommand = false)]
+#[command(after_help = help::when_asked(help::program), arg_required_else_help = true, disable_help_subcommand = false)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -27,7 +27,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Merge layers into one tree and show it at a mountpoint
-    #[command(after_long_help = help::mount(), after_help = "`stratafs mount --help` lists the options of -o.")]
+    #[command(after_long_help = help::when_asked(help::mount))]
+    #[command(after_help = "`stratafs mount --help` lists the options of -o.")]
     Mount(Box<MountArgs>),
     /// Unmount, and wait until the daemon has ended
     #[command(visible_alias = "unmount")]
@@ -205,7 +206,7 @@ pub struct AddArgs {
 #[derive(Debug, Parser)]
 #[command(name = "stratafs", version, about = "Mount, called as fuse-overlayfs or by mount(8)")]
 #[command(override_usage = "stratafs [SOURCE] MOUNTPOINT -o lowerdir=A:B,upperdir=U,workdir=W,...")]
-#[command(after_help = help::program(), after_long_help = help::mount())]
+#[command(after_help = help::when_asked(help::program), after_long_help = help::when_asked(help::mount))]
 pub struct HelperArgs {
     /// Mount options, a comma list
     #[arg(short, value_name = "OPT,...")]

@@ -1,8 +1,27 @@
 //! What `--help` teaches: examples, and the `-o` options from the one table that defines them.
 
+use std::ffi::OsString;
+
 use crate::config::options::TABLE;
 
 use super::exit::MAP;
+
+/// What `text` makes, or nothing if this program's arguments are no question for help: most who call it have none, and some
+/// call it for each layer of an image.
+pub fn when_asked(text: fn() -> String) -> String {
+    let mut args = std::env::args_os().skip(1).peekable();
+    let asked = args.peek().is_none() || args.any(|arg| may_ask(&arg));
+    if asked { text() } else { String::new() }
+}
+
+/// Whether an argument is, or has in it, one of `help`, `--help` and `-h`.
+fn may_ask(arg: &OsString) -> bool {
+    match arg.as_encoded_bytes() {
+        b"help" | b"--help" => true,
+        [b'-', letters @ ..] => letters.first() != Some(&b'-') && letters.contains(&b'h'),
+        _ => false,
+    }
+}
 
 /// Under `stratafs --help`.
 pub fn program() -> String {
