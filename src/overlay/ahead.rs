@@ -39,7 +39,7 @@ impl Overlay {
                     continue;
                 }
                 // What cannot be looked up will say so when its turn comes.
-                let Ok(Some(found)) = self.listed_entry(&dir.inode, &listed.name, listed.st_ino) else { continue };
+                let Ok(Some(found)) = self.lookup_in(&dir.inode, &listed.name) else { continue };
                 let Some(sighted) = sighted(found, next + DOTS) else { continue };
                 if let Some(late) = dir.ahead.lock().keep(turn, sighted) {
                     return self.forget(late.inode.ino, 1);

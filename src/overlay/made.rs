@@ -76,21 +76,14 @@ impl Overlay {
         Ok(Entry { inode, attr, lifetime: Lifetime::of(stack) })
     }
 
-    /// As `lookup_in`, of a name that was listed with the number `st_ino`. What the kernel knows by this name already is told
+    /// As `lookup_in`, of a name that was listed with the number `st_ino`, if the kernel knows it by this name already: it is told
     /// by its number, and no mark is read.
-    pub(super) fn listed_entry(
+    pub(super) fn known_entry(
         &self,
         parent: &Arc<Inode>,
         name: &OsStr,
         st_ino: u64,
     ) -> Result<Option<Entry<'_>>> {
-        match self.known_entry(parent, name, st_ino)? {
-            Some(known) => Ok(Some(known)),
-            None => self.lookup_in(parent, name),
-        }
-    }
-
-    fn known_entry(&self, parent: &Arc<Inode>, name: &OsStr, st_ino: u64) -> Result<Option<Entry<'_>>> {
         let Some(inode) = self.store.refer(Ino(st_ino)) else { return Ok(None) };
         let _names = parent.names().read();
         let is_it = is_plain(parent) && !inode.gave_way() && inode.state.read().has_name(parent, name);

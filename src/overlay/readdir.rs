@@ -154,9 +154,6 @@ impl Overlay {
                     return Ok(self.without_node(entry, &mut each));
                 }
             }
-            if entry.kind == FileKind::Dir && is_in_many(entry.name) {
-                return Ok(self.without_node(entry, &mut each));
-            }
             if let Some(Sighted { inode, stat, .. }) = self.sighted(&dir, &mut ahead, entry.name, entry.next)
             {
                 let attr = Attr { ino: inode.ino, stat, lifetime: self.lifetime(&inode) };
@@ -166,7 +163,14 @@ impl Overlay {
                 }
                 return Ok(full);
             }
-            match self.listed_entry(&dir.inode, entry.name, entry.st_ino) {
+            let found = match self.known_entry(&dir.inode, entry.name, entry.st_ino) {
+                Ok(None) if entry.kind == FileKind::Dir && is_in_many(entry.name) => {
+                    return Ok(self.without_node(entry, &mut each));
+                }
+                Ok(None) => self.lookup_in(&dir.inode, entry.name),
+                known => known,
+            };
+            match found {
                 Ok(Some(Entry { inode, mut attr, lifetime })) => {
                     // One lifetime for the name and the attributes.
                     attr.lifetime = attr.lifetime.min(lifetime);

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use nix::Result;
 use nix::errno::Errno;
@@ -87,11 +88,13 @@ pub fn may_administer() -> bool {
     capable(CAP_SYS_ADMIN) && in_first_user_namespace()
 }
 
-/// Source: kernel `include/uapi/linux/nsfs.h`, `USER_NS_INIT_INO`.
+/// Asked once: the daemon stays in the user namespace in which it was started. Source: kernel `include/uapi/linux/nsfs.h`,
+/// `USER_NS_INIT_INO`.
 fn in_first_user_namespace() -> bool {
     const FIRST: u64 = 0xEFFF_FFFD;
+    static ANSWER: OnceLock<bool> = OnceLock::new();
     // Without /proc the capability has to do; whatever is then refused has its fallback where it is tried.
-    std::fs::metadata("/proc/self/ns/user").map_or(true, |facts| facts.ino() == FIRST)
+    *ANSWER.get_or_init(|| std::fs::metadata("/proc/self/ns/user").map_or(true, |facts| facts.ino() == FIRST))
 }
 
 /// Gives up, for this thread and those it starts, the power to exceed quotas and to fill what a filesystem keeps for root:

@@ -292,12 +292,16 @@ fn a_directory_kept_open_is_listed_right_after_many_names_came_and_went() {
 /// What was looked up before is listed by what is known of it, and shows what it has become since.
 #[test]
 fn names_that_are_known_are_listed_as_they_are_now() {
-    let Some(mut f) = Fixture::new(2) else { return };
+    let Some(mut f) = Fixture::new(6) else { return };
     for name in ["written", "chmod", "over", "moved", "again", "gone"] {
         f.lower(1).file(format!("d/{name}"), name);
     }
     f.lower(1).file("d/link0", "linked").hardlink("d/link1", "d/link0");
     f.lower(0).file("d/gone", "").file("d/empty", "");
+    // Unless it is known, a listing does not ask for a directory of many layers.
+    for layer in 0..6 {
+        f.lower(layer).dir("d/everywhere").dir("d/opened");
+    }
     f.mount();
     for e in dents(f.p("d")) {
         stat(f.p("d").join(e.name));
@@ -309,6 +313,8 @@ fn names_that_are_known_are_listed_as_they_are_now() {
     fs::create_dir(f.p("d/again")).unwrap();
     fs::remove_file(f.p("d/gone")).unwrap();
     fs::write(f.p("d/link1"), "both have").unwrap();
+    sys::chmod(f.p("d/everywhere"), 0o700).unwrap();
+    fs::write(f.p("d/opened/new"), "new").unwrap();
     f.check(|m| {
         let mut all: Vec<_> = dents(m.join("d"))
             .into_iter()
@@ -324,8 +330,10 @@ fn names_that_are_known_are_listed_as_they_are_now() {
             ("again", 0o755, 0),
             ("chmod", 0o751, 5),
             ("empty", 0o644, 0),
+            ("everywhere", 0o700, 0),
             ("link0", 0o644, 9),
             ("link1", 0o644, 9),
+            ("opened", 0o755, 0),
             ("over", 0o644, 5),
             ("written", 0o644, 18),
         ];
