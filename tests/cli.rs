@@ -56,6 +56,11 @@ fn help_teaches_and_goes_to_standard_output() {
     }
     assert_eq!(stdout(&stratafs(&["help"])), stdout(&all));
     assert!(stdout(&stratafs(&["-f", "--help"])).contains("lowerdir=A:B::D"), "the form without a command");
+    // Help is put together only for who asks for it; each way to ask gets all of it.
+    assert_eq!(stdout(&stratafs(&["help", "mount"])), mount);
+    assert!(stdout(&stratafs(&["-fh"])).contains("stratafs graft add"), "among other letters");
+    assert!(stdout(&stratafs(&["-h"])).contains("stratafs graft add"));
+    assert!(stderr(&stratafs::<&str>(&[])).contains("stratafs graft add"), "no argument at all");
 }
 
 #[test]

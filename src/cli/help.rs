@@ -1,6 +1,6 @@
 //! What `--help` teaches: examples, and the `-o` options from the one table that defines them.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 
 use crate::config::options::TABLE;
 
@@ -15,7 +15,7 @@ pub fn when_asked(text: fn() -> String) -> String {
 }
 
 /// Whether an argument is, or has in it, one of `help`, `--help` and `-h`.
-fn may_ask(arg: &OsString) -> bool {
+fn may_ask(arg: &OsStr) -> bool {
     match arg.as_encoded_bytes() {
         b"help" | b"--help" => true,
         [b'-', letters @ ..] => letters.first() != Some(&b'-') && letters.contains(&b'h'),
