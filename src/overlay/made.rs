@@ -84,14 +84,19 @@ impl Overlay {
         name: &OsStr,
         st_ino: u64,
     ) -> Result<Option<Entry<'_>>> {
-        let Some(inode) = self.store.refer(Ino(st_ino)) else { return Ok(None) };
         let _names = parent.names().read();
-        let is_it = is_plain(parent) && !inode.gave_way() && inode.state.read().has_name(parent, name);
-        if !is_it {
+        let Some(inode) = self.known_as(st_ino, parent, name).filter(|_| is_plain(parent)) else {
             return Ok(None);
-        }
+        };
         let attr = self.attr_of(&inode)?;
         Ok(Some(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) }))
+    }
+
+    /// A lookup of the inode with this number, if it is known as `name` in `parent`. Locks: the parent's names are held.
+    fn known_as(&self, number: u64, parent: &Inode, name: &OsStr) -> Option<InodeRef<'_>> {
+        let known = self.store.refer(Ino(number))?;
+        let is_it = known.state.read().has_name(parent, name);
+        is_it.then_some(known)
     }
 
     /// What stands under `name`. The inode of a name that the kernel knows is told by its number, and no mark is read.
@@ -128,8 +133,7 @@ impl Overlay {
                 break;
             }
             let number = parent.stack.pack_ino(found.dev, found.ino);
-            let known = number.and_then(|number| self.store.refer(Ino(number)));
-            let inode = match known.filter(|known| known.state.read().has_name(parent, name)) {
+            let inode = match number.and_then(|number| self.known_as(number, parent, name)) {
                 Some(known) => Some(known),
                 // Numbers of origins, marks that say more, or a name that nobody has looked up yet.
                 None => self.lookup_locked(parent, name)?.map(|entry| entry.inode),
