@@ -77,7 +77,7 @@ pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr, last: bool) 
         impure: false,
         listed: None,
     };
-    let mut classified = || classify(namespace, dir, at, &mut place);
+    let mut classified = || classify(namespace, dir, at, last, &mut place);
     let probe = if dir.layer().is_upper() { attr::with_owner_access(at, classified)? } else { classified()? };
     if probe == Probe::Whiteout {
         return Ok(Answer::nothing(probe));
@@ -129,12 +129,20 @@ pub fn dir_with_names(namespace: Namespace, parent: &Arc<RealDir>, name: &OsStr)
 }
 
 /// What the marks of an object say.
-fn classify(namespace: Namespace, dir: &RealDir, at: At<'_>, place: &mut Place) -> Result<Probe> {
+fn classify(namespace: Namespace, dir: &RealDir, at: At<'_>, last: bool, place: &mut Place) -> Result<Probe> {
     match place.stat.kind {
         FileKind::Dir => {
+            let mut marks = attribute_marks(namespace, at)?;
+            // Files as marks say only what is hidden below; what moves takes its own with it.
+            if last && !marks.redirect && !dir.layer().is_upper() {
+                return dir_probe(namespace, at, place, marks, false);
+            }
             // `.wh.` of a name that its own layer has as well hides the layers below, and only these.
             let hides = !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(at.dir, at.name)?;
-            dir_probe(namespace, at, place, dir_marks(namespace, at)?, hides)
+            if marks.opaque != Opaque::Yes && has_opaque_file(at) {
+                marks.opaque = Opaque::Yes;
+            }
+            dir_probe(namespace, at, place, marks, hides)
         }
         FileKind::Regular if place.stat.size == 0 => empty_file_probe(namespace, at),
         FileKind::Regular => file_probe(namespace, at),
@@ -166,14 +174,10 @@ pub struct DirMarks {
     redirect: bool,
 }
 
-/// Reads the marks of the directory at `at`.
-fn dir_marks(namespace: Namespace, at: At<'_>) -> Result<DirMarks> {
-    let mut marks = attribute_marks(namespace, at)?;
-    let opaque_file = Path::new(at.name).join(OsStr::from_bytes(mark::OPAQUE_FILE.to_bytes()));
-    if marks.opaque != Opaque::Yes && stat(At::new(at.dir, opaque_file.as_os_str())).is_ok() {
-        marks.opaque = Opaque::Yes;
-    }
-    Ok(marks)
+/// Whether the directory at `at` has the file that marks it opaque.
+fn has_opaque_file(at: At<'_>) -> bool {
+    let file = Path::new(at.name).join(OsStr::from_bytes(mark::OPAQUE_FILE.to_bytes()));
+    stat(At::new(at.dir, file.as_os_str())).is_ok()
 }
 
 /// Reads those marks of the directory at `at` that are attributes.
