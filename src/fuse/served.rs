@@ -18,7 +18,7 @@ use super::reply::answer;
 use crate::error::{Error, Result};
 use crate::inode::{Fh, Ino};
 use crate::layer::Stack;
-use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, Opened, Overlay};
+use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, Opened, Overlay, Told};
 use crate::sys::attr::GET_EXTENDED;
 use crate::sys::cred;
 
@@ -327,19 +327,17 @@ impl Served {
     ) {
         let listed = self.overlay.readdirplus(handle(fh), offset, |plus| {
             let entry = plus.entry;
-            let attributes = match &plus.attr {
-                Some(attr) => entry_attributes(attr),
-                // The kernel makes no inode of the dot names, nor where a size cannot be.
-                None => fuser::FileAttr {
-                    ino: INodeNo(entry.st_ino),
-                    kind: file_type(entry.kind),
-                    size: u64::MAX,
-                    ..absent()
-                },
+            let own = || fuser::FileAttr {
+                ino: INodeNo(entry.st_ino),
+                kind: file_type(entry.kind),
+                nlink: 1,
+                ..absent()
             };
-            let ttl = match &plus.attr {
-                Some(attr) => self.entry_attr_lifetime(attr),
-                None => Duration::ZERO,
+            let (attributes, ttl) = match &plus.told {
+                Told::Attributes(attr) => (entry_attributes(attr), self.entry_attr_lifetime(attr)),
+                Told::Unseen => (own(), Duration::ZERO),
+                // The kernel makes no inode of the dot names, nor where a size cannot be.
+                Told::Nothing => (fuser::FileAttr { size: u64::MAX, ..own() }, Duration::ZERO),
             };
             reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
         });

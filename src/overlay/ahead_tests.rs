@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::super::Told;
 use super::*;
 use crate::config::Config;
 use crate::inode::Ino;
@@ -25,7 +26,7 @@ fn read(overlay: &Overlay, fh: Fh, offset: u64, room: usize) -> (Vec<(OsString, 
         if told.len() == room {
             return true;
         }
-        let ino = plus.attr.map_or(Ino(0), |attr| attr.ino);
+        let ino = if let Told::Attributes(attr) = plus.told { attr.ino } else { Ino(0) };
         told.push((plus.entry.name.to_owned(), ino));
         next = plus.entry.next;
         false

@@ -8,7 +8,7 @@ use super::Overlay;
 use crate::config::{Config, Upper};
 use crate::graft;
 use crate::inode::Ino;
-use crate::overlay::{Caller, Entry, NewNode};
+use crate::overlay::{Caller, Entry, NewNode, Told};
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
 
@@ -67,7 +67,9 @@ impl Tree {
         let mut given = Vec::new();
         let read = self.overlay.readdirplus(fh, 0, |plus| {
             names.push(plus.entry.name.to_string_lossy().into_owned());
-            given.extend(plus.attr.map(|attr| attr.ino));
+            if let Told::Attributes(attr) = plus.told {
+                given.push(attr.ino);
+            }
             false
         });
         read.expect(path);

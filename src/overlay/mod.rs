@@ -54,7 +54,7 @@ pub use attr::{Attr, Lifetime, SetAttr};
 pub use create::NewNode;
 pub use file::{IoMode, Opened};
 pub use lookup::Entry;
-pub use readdir::{DirEntry, DirEntryPlus};
+pub use readdir::{DirEntry, DirEntryPlus, Told};
 pub use rename::{Asked, RenameMode};
 pub use shadow::{Hidden, Stale};
 pub use table::Grafts;

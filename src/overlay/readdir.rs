@@ -40,9 +40,21 @@ pub struct DirEntry<'a> {
 pub struct DirEntryPlus<'a> {
     /// The name.
     pub entry: DirEntry<'a>,
-    /// What `stat` shows; nothing for a dot name, for one whose lookup fails or may take long, and for one whose number is not
-    /// the node's: an entry has but one.
-    pub attr: Option<Attr>,
+    /// What the kernel is to know of it.
+    pub told: Told,
+}
+
+/// What the kernel is to know of a name that it is told of.
+#[derive(Debug, Clone, Copy)]
+pub enum Told {
+    /// What `stat` shows.
+    Attributes(Attr),
+    /// A directory, to be looked up before anything of it is used. It takes the kernel less than `Nothing`, since it has nothing
+    /// to take back before it forgets the inode.
+    Unseen,
+    /// Nothing: a dot name, one whose lookup fails or may take long, and one whose number is not the node's, since an entry has
+    /// but one.
+    Nothing,
 }
 
 /// The two dot names come before the others.
@@ -146,18 +158,18 @@ impl Overlay {
         };
         let listed = self.list(&dir, offset, &mut |entry| {
             if entry.name == "." || entry.name == ".." {
-                return Ok(each(DirEntryPlus { entry, attr: None }));
+                return Ok(each(DirEntryPlus { entry, told: Told::Nothing }));
             }
             if let Some(Point::Graft(root)) = dir.inode.point(entry.name) {
                 if root.inode().stack.may_hang {
                     // Whoever lists a directory shall not wait for what is attached in it.
-                    return Ok(self.without_node(entry, &mut each));
+                    return Ok(self.not_looked_up(entry, Told::Nothing, &mut each));
                 }
             }
             if let Some(Sighted { inode, stat, .. }) = self.sighted(&dir, &mut ahead, entry.name, entry.next)
             {
                 let attr = Attr { ino: inode.ino, stat, lifetime: self.lifetime(&inode) };
-                let full = each(DirEntryPlus { entry, attr: Some(attr) });
+                let full = each(DirEntryPlus { entry, told: Told::Attributes(attr) });
                 if full {
                     self.forget(inode.ino, 1);
                 }
@@ -165,7 +177,10 @@ impl Overlay {
             }
             let found = match self.known_entry(&dir.inode, entry.name, entry.st_ino) {
                 Ok(None) if entry.kind == FileKind::Dir && is_in_many(entry.name) => {
-                    return Ok(self.without_node(entry, &mut each));
+                    // A number that is known is another name's, or was: that one the kernel shall leave alone.
+                    let is_free = self.store.get(Ino(entry.st_ino)).is_none();
+                    let told = if is_free { Told::Unseen } else { Told::Nothing };
+                    return Ok(self.not_looked_up(entry, told, &mut each));
                 }
                 Ok(None) => self.lookup_in(&dir.inode, entry.name),
                 known => known,
@@ -175,9 +190,10 @@ impl Overlay {
                     // One lifetime for the name and the attributes.
                     attr.lifetime = attr.lifetime.min(lifetime);
                     if attr.ino.0 != attr.stat.ino {
-                        return Ok(self.without_node(DirEntry { st_ino: attr.stat.ino, ..entry }, &mut each));
+                        let entry = DirEntry { st_ino: attr.stat.ino, ..entry };
+                        return Ok(self.not_looked_up(entry, Told::Nothing, &mut each));
                     }
-                    let full = each(DirEntryPlus { entry, attr: Some(attr) });
+                    let full = each(DirEntryPlus { entry, told: Told::Attributes(attr) });
                     if !full {
                         drop(inode.leak());
                     }
@@ -185,19 +201,24 @@ impl Overlay {
                 }
                 // Removed since the listing was made, or broken: the name is listed, and its lookup will say why.
                 Ok(None) => Ok(false),
-                Err(_) => Ok(self.without_node(entry, &mut each)),
+                Err(_) => Ok(self.not_looked_up(entry, Told::Nothing, &mut each)),
             }
         });
         self.not_come_to(ahead);
         listed
     }
 
-    /// Lists a name of which the kernel shall make no inode, and leave the one alone that it has. It will take back a lookup of
-    /// the number all the same.
-    fn without_node(&self, entry: DirEntry<'_>, each: &mut impl FnMut(DirEntryPlus<'_>) -> bool) -> bool {
+    /// Lists a name that was not looked up. The kernel takes back a lookup of the number all the same: of `Told::Nothing` at once,
+    /// and it leaves an inode alone that has the number.
+    fn not_looked_up(
+        &self,
+        entry: DirEntry<'_>,
+        told: Told,
+        each: &mut impl FnMut(DirEntryPlus<'_>) -> bool,
+    ) -> bool {
         let ino = Ino(entry.st_ino);
         self.store.expect_forget(ino);
-        let full = each(DirEntryPlus { entry, attr: None });
+        let full = each(DirEntryPlus { entry, told });
         if full {
             self.store.forgets_no_more(ino);
         }

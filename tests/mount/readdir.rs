@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use std::collections::HashSet;
+use std::path::Path;
 
 /// Names given by a stream, `.` and `..` left out.
 fn plain(all: Vec<sys::Dent>) -> Vec<String> {
@@ -338,5 +339,62 @@ fn names_that_are_known_are_listed_as_they_are_now() {
             ("written", 0o644, 18),
         ];
         assert_eq!(all, want.map(|(name, mode, size)| (name.to_owned(), mode, size)));
+    });
+}
+
+/// A directory of many layers is listed without a look at its layers, and looked up by whoever uses it then.
+#[test]
+fn directories_of_many_layers_are_listed_before_they_are_looked_up() {
+    let Some(mut f) = Fixture::new(6) else { return };
+    let names = ["changed", "filled", "gone", "hidden", "made-again", "moved", "renamed", "seen"];
+    for layer in 0..6 {
+        for name in names {
+            f.lower(layer).dir(&format!("d/{name}")).file(format!("d/{name}/{layer}"), name);
+        }
+    }
+    f.lower(0).dir("d/seen").mode(0o711);
+    f.lower(2).opaque("d/hidden");
+    f.mount();
+    let list = |m: &Path| dents(m.join("d")).into_iter().map(|e| (e.name, e.ino)).collect::<Vec<_>>();
+    let listed = list(&f.p(""));
+    let opened = File::open(f.p("d/seen")).unwrap();
+    // Twice, and then used: each lookup that the kernel takes back is one of those that it was told of.
+    assert_eq!(list(&f.p("")), listed);
+    sys::chmod(f.p("d/changed"), 0o700).unwrap();
+    fs::write(f.p("d/filled/new"), "new").unwrap();
+    fs::remove_dir_all(f.p("d/gone")).unwrap();
+    fs::remove_dir_all(f.p("d/made-again")).unwrap();
+    fs::create_dir(f.p("d/made-again")).unwrap();
+    sys::rename(f.p("d/moved"), f.p("moved")).unwrap();
+    sys::rename(f.p("d/renamed"), f.p("d/other")).unwrap();
+    assert_eq!(opened.metadata().unwrap().ino(), stat(f.p("d/seen")).ino());
+    drop(opened);
+    f.check(|m| {
+        for round in 0..2 {
+            let mut all: Vec<_> = list(m)
+                .into_iter()
+                .map(|(name, ino)| {
+                    let path = m.join("d").join(&name);
+                    assert_eq!(ino, stat(&path).ino(), "{name:?} in round {round}");
+                    let (mode, inside) = (stat(&path).mode() & 0o777, fs::read_dir(&path).unwrap().count());
+                    (name.into_string().unwrap(), mode, inside)
+                })
+                .collect();
+            all.sort();
+            let want = [
+                ("changed", 0o700, 6),
+                ("filled", 0o755, 7),
+                ("hidden", 0o755, 3),
+                ("made-again", 0o755, 0),
+                ("other", 0o755, 6),
+                ("seen", 0o711, 6),
+            ];
+            assert_eq!(
+                all,
+                want.map(|(name, mode, inside)| (name.to_owned(), mode, inside)),
+                "round {round}"
+            );
+        }
+        assert_eq!(fs::read_dir(m.join("moved")).unwrap().count(), 6);
     });
 }
