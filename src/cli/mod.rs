@@ -20,13 +20,13 @@ pub mod umount;
 pub mod volume;
 
 use std::cell::OnceCell;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 
-use args::{Cli, Command, HelperArgs};
+use args::{Cli, Command, HelperArgs, MountArgs};
 use exit::{Failure, Outcome};
 
 use crate::sys::process;
@@ -45,6 +45,9 @@ enum Form {
 /// Does what `args`, the program's name first, say.
 pub fn main(args: Vec<OsString>) -> ExitCode {
     process::keep_large_blocks_apart();
+    if let Some(args) = plain_mount(&args) {
+        return status(mount::mount(args));
+    }
     // Put together only for who needs it: the other form is called for each layer of an image.
     let command = OnceCell::new();
     let outcome = match form(&args, || command.get_or_init(Cli::command)) {
@@ -58,10 +61,25 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             Err(error) => return clap_says(&error),
         },
     };
+    status(outcome)
+}
+
+fn status(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// The arguments of a `stratafs mount` about which there is nothing to say: the other commands, which would take as long to
+/// put together as a layer to open, are then not needed. Whatever else is meant, or meant wrongly, is for `commands`.
+fn plain_mount(args: &[OsString]) -> Option<MountArgs> {
+    let (called, words) = args.split_first()?;
+    if words.first()? != "mount" || form_by_name(called).is_some() {
+        return None;
+    }
+    let command = MountArgs::augment_args(clap::Command::new("mount").disable_help_flag(true));
+    MountArgs::from_arg_matches_mut(&mut command.try_get_matches_from(words).ok()?).ok()
 }
 
 /// As `Cli::try_parse_from`, which would put all the help together once more.
@@ -96,12 +114,8 @@ fn helper_form(mut args: HelperArgs, form: Form) -> Outcome {
 
 /// By the name the program is called, else by the first argument.
 fn form<'a>(args: &[OsString], command: impl FnOnce() -> &'a clap::Command) -> Form {
-    let called = args.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
-    if called.as_encoded_bytes().starts_with(b"mount.") {
-        return Form::MountHelper;
-    }
-    if called == "fuse-overlayfs" {
-        return Form::Helper;
+    if let Some(form) = args.first().and_then(|name| form_by_name(name)) {
+        return form;
     }
     match args.get(1).and_then(|first| first.to_str()) {
         None if args.len() < 2 => Form::Commands,
@@ -110,6 +124,15 @@ fn form<'a>(args: &[OsString], command: impl FnOnce() -> &'a clap::Command) -> F
         // A word, no path, and no options of a mount: somebody meant a command, and clap names the nearest.
         Some(first) if is_word(first) && !has_options(args) => Form::Commands,
         _ => Form::Helper,
+    }
+}
+
+/// The form that goes with the name by which the program is called, if one does.
+fn form_by_name(called: &OsStr) -> Option<Form> {
+    match Path::new(called).file_name().unwrap_or_default().as_encoded_bytes() {
+        b"fuse-overlayfs" => Some(Form::Helper),
+        name if name.starts_with(b"mount.") => Some(Form::MountHelper),
+        _ => None,
     }
 }
 
@@ -206,6 +229,80 @@ mod tests {
         for (args, expected) in cases {
             let args: Vec<OsString> = args.iter().map(OsString::from).collect();
             assert_eq!(form(&args, || command.get_or_init(Cli::command)), *expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_mount_is_read_as_all_commands_are() {
+        let read = |words: &[&str]| {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            (plain_mount(&args), commands(&mut Cli::command(), args))
+        };
+        let plain: &[&[&str]] = &[
+            &["stratafs", "mount", "-l", "a", "m"],
+            &[
+                "/x/stratafs",
+                "mount",
+                "-fla",
+                "--lower=b",
+                "m",
+                "-u",
+                "u",
+                "--work",
+                "w",
+                "-oro,noatime",
+                "-o",
+                "sync",
+            ],
+            &[
+                "stratafs",
+                "mount",
+                "--ephemeral",
+                "m",
+                "-l",
+                "a",
+                "--log-level",
+                "debug",
+                "--log-file=f",
+                "-v",
+                "a:/b",
+            ],
+            &["stratafs", "mount", "--ephemeral=d", "--", "-m"],
+            &[
+                "stratafs",
+                "mount",
+                "--compose",
+                "c",
+                "--service",
+                "s",
+                "--rm",
+                "--state",
+                "t",
+                "--tmpfs",
+                "/x",
+                "m",
+            ],
+        ];
+        for words in plain {
+            let (plain, all) = read(words);
+            let Ok(Cli { command: Command::Mount(all) }) = all else { unreachable!("{words:?}: {all:?}") };
+            assert_eq!(format!("{:?}", plain.expect("plain")), format!("{all:?}"), "{words:?}");
+        }
+        let others: &[&[&str]] = &[
+            &["stratafs"],
+            &["stratafs", "ls"],
+            &["stratafs", "mount"],
+            &["stratafs", "mount", "--help"],
+            &["stratafs", "mount", "-h", "m"],
+            &["stratafs", "mount", "-l", "a", "m", "n"],
+            &["stratafs", "mount", "-l", "a", "m", "--ephemeral", "-u", "u"],
+            &["stratafs", "mount", "-l", "a", "m", "--compose", "c"],
+            &["stratafs", "--version", "mount", "m"],
+            &["mount.stratafs", "mount", "m"],
+            &["/usr/bin/fuse-overlayfs", "mount", "m"],
+        ];
+        for words in others {
+            assert!(read(words).0.is_none(), "{words:?}");
         }
     }
 

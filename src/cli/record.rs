@@ -133,9 +133,10 @@ impl Kept {
         if !is_own(dir) {
             return None;
         }
+        let names = names(dir);
         // What dead daemons have left of earlier mounts on this device number.
-        found(dir, device).into_iter().filter_map(Seen::at).for_each(Seen::forget);
-        sweep(dir);
+        found(dir, &names, device).filter_map(Seen::at).for_each(Seen::forget);
+        sweep(dir, &names);
         // Device numbers are used again at once, while the daemon of the earlier mount may still be cleaning up: the
         // process id keeps the two records apart.
         let name = format!("{device}.{}", details.pid);
@@ -207,7 +208,7 @@ impl Seen {
     /// The newest, since an older one on the same device number is that of a mount that is gone.
     fn in_dir(dir: &Path, device: &str) -> Option<Seen> {
         let when = |path: &PathBuf| path.metadata().and_then(|facts| facts.modified()).ok();
-        found(dir, device).into_iter().max_by_key(when).and_then(Seen::at)
+        found(dir, &names(dir), device).max_by_key(when).and_then(Seen::at)
     }
 
     fn at(path: PathBuf) -> Option<Seen> {
@@ -246,11 +247,16 @@ fn remove_beside(record: &Path) {
     }
 }
 
+/// What the directory `dir` has; nothing, if it cannot be read. No name of ours has other letters than those of a `str`.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
 /// Removes what stands beside records that are gone. The record of a living daemon is there before what is beside it, at
 /// least under its hidden name.
-fn sweep(dir: &Path) {
-    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    for name in names.filter_map(|name| name.into_string().ok()) {
+fn sweep(dir: &Path, names: &[String]) {
+    for name in names {
         let Some(record) = [SOCKET, GRAFTS, ".grafts."].iter().find_map(|kind| name.strip_prefix(kind))
         else {
             continue;
@@ -265,13 +271,10 @@ fn sweep(dir: &Path) {
     }
 }
 
-/// The records in `dir` of mounts on `device`, present and past.
-fn found(dir: &Path, device: &str) -> Vec<PathBuf> {
-    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let ours = names.filter(|name| {
-        name.to_str().and_then(|name| name.strip_prefix(device)).is_some_and(|rest| rest.starts_with('.'))
-    });
-    ours.map(|name| dir.join(name)).collect()
+/// The records in `dir`, which has `names`, of mounts on `device`, present and past.
+fn found<'a>(dir: &'a Path, names: &'a [String], device: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    let is_ours = move |name: &&String| name.strip_prefix(device).is_some_and(|rest| rest.starts_with('.'));
+    names.iter().filter(is_ours).map(move |name| dir.join(name))
 }
 
 /// Where records may be, the best place first. The last is for those whom no login manager has given a directory.
@@ -390,9 +393,8 @@ mod tests {
         for name in ["socket.0:2.1", "grafts.0:2.1", ".grafts.0:2.1", "socket.0:3.1", "0:3.1", "other"] {
             fs::write(dir.path().join(name), "").expect(name);
         }
-        sweep(dir.path());
-        let names = fs::read_dir(dir.path()).expect("dir").flatten().map(|entry| entry.file_name());
-        let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+        sweep(dir.path(), &names(dir.path()));
+        let mut names = names(dir.path());
         names.sort();
         // A dead daemon's record says that its mount is dead, until that is cleared.
         assert_eq!(names, ["0:1.42", "0:3.1", "grafts.0:1.42", "other", "socket.0:1.42", "socket.0:3.1"]);

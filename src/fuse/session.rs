@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::graft::Spec;
 use crate::overlay::Overlay;
-use crate::sys::{cred, mount};
+use crate::sys::{cred, mount, process};
 
 /// What stands for "for ever": longer than any mount lives, and short enough for the kernel's clock.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -169,8 +169,7 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
     } else {
         SessionACL::Owner
     };
-    let cpus = std::thread::available_parallelism().map_or(2, |n| n.get());
-    options.n_threads = Some(config.threads.unwrap_or(cpus).max(2));
+    options.n_threads = Some(config.threads.unwrap_or_else(process::cpus).max(2));
     options.clone_fd = true;
     options
 }

@@ -218,7 +218,8 @@ type Tried = (Namespace, Abilities, (u32, u32));
 
 fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<Tried> {
     let probe = Probe::new(workdir, upper)?;
-    Ok((probe.namespace(marks.userxattr)?, probe.abilities(), probe.maker()?))
+    let (namespace, maker) = (probe.namespace(marks.userxattr)?, probe.maker()?);
+    Ok((namespace, probe.abilities(), maker))
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -274,20 +275,17 @@ impl<'a> Probe<'a> {
         xattr::set(self.temp.at(), attribute, b"y", SetMode::Any).is_ok()
     }
 
+    /// Asked last: what was tried on may be elsewhere afterwards, or be a device.
     fn abilities(&self) -> Abilities {
         let device = self.workdir.temp();
         let whiteout_devices = name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok();
-        let target = self.workdir.temp();
-        let moved = whiteout_devices
-            && name::rename(self.temp.at(), target.at(), RenameFlags::RENAME_WHITEOUT).is_ok();
-        // Not everyone who takes the flag heeds it. Source: kernel `ovl_check_rename_whiteout`.
-        let rename_whiteout = moved && stat(self.temp.at()).is_ok_and(|left| left.is_whiteout_device());
-        if moved {
-            // Put it back over the whiteout it left; if that fails both are swept with the workdir.
-            let _ = name::rename(target.at(), self.temp.at(), RenameFlags::empty());
-        }
         let rename_exchange = whiteout_devices
             && name::rename(self.temp.at(), device.at(), RenameFlags::RENAME_EXCHANGE).is_ok();
+        let (file, other) = if rename_exchange { (&device, &self.temp) } else { (&self.temp, &device) };
+        let moved =
+            whiteout_devices && name::rename(file.at(), other.at(), RenameFlags::RENAME_WHITEOUT).is_ok();
+        // Not everyone who takes the flag heeds it. Source: kernel `ovl_check_rename_whiteout`.
+        let rename_whiteout = moved && stat(file.at()).is_ok_and(|left| left.is_whiteout_device());
         Abilities { whiteout_devices, rename_whiteout, rename_exchange }
     }
 }

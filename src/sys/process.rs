@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::NixPath;
 use nix::errno::Errno;
-use nix::unistd::ForkResult;
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::{ForkResult, Pid};
 
 /// The two halves of this process. Call it before any thread is started.
 /// Errors: `EBUSY` if other threads run, since their locks would stay locked in the child; those of fork(2).
@@ -50,6 +51,13 @@ pub fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// On how many CPUs this process may run. A share of them that a control group allows does not count: a worker
+/// that waits costs next to nothing, and to find out takes longer than to open a layer. Source: sched_getaffinity(2).
+pub fn cpus() -> usize {
+    let count = |set: CpuSet| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).count();
+    sched_getaffinity(Pid::from_raw(0)).map_or(1, count)
 }
 
 /// Whether the kernel that runs is this one or a newer one; not, if it does not say. Source: uname(2).
@@ -157,6 +165,21 @@ mod tests {
         assert_eq!(version("7.0-rc1"), Some((7, 0)));
         assert_eq!(version(""), None);
         assert!(kernel_is_since(3, 0) && !kernel_is_since(1000, 0));
+    }
+
+    #[test]
+    fn only_cpus_that_this_process_may_use_count() {
+        let one = |set: &mut CpuSet| (0..CpuSet::count()).find(|cpu| set.is_set(*cpu) == Ok(true));
+        let all = cpus();
+        assert!(all >= std::thread::available_parallelism().expect("count").get());
+        let thread = std::thread::spawn(move || {
+            let mut allowed = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+            let (first, mut single) = (one(&mut allowed).expect("a CPU"), CpuSet::new());
+            single.set(first).expect("set");
+            nix::sched::sched_setaffinity(Pid::from_raw(0), &single).expect("affinity");
+            cpus()
+        });
+        assert_eq!((thread.join().expect("thread"), cpus()), (1, all));
     }
 
     #[test]
