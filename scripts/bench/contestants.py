@@ -175,13 +175,13 @@ def fuse_overlayfs(program):
 def unionfs(place):
     branches = ":".join([f"{place.upper}=RW", *(f"{lower}=RO" for lower in place.lowers)])
     lifetimes = f"entry_timeout={LONG},negative_timeout={LONG},attr_timeout={LONG}"
-    return ["unionfs", "-f", "-o", f"cow,{lifetimes},kernel_cache,use_ino", branches, place.mnt]
+    return ["unionfs", "-f", "-o", f"cow,allow_other,{lifetimes},kernel_cache,use_ino", branches, place.mnt]
 
 
 def mergerfs(place):
     branches = ":".join([f"{place.upper}=RW", *(f"{lower}=RO" for lower in place.lowers)])
     lifetimes = f"cache.attr={LONG},cache.entry={LONG},cache.negative_entry={LONG},cache.symlinks=true,cache.readdir=true"
-    return ["mergerfs", "-f", "-o", f"{lifetimes},category.create=ff", branches, place.mnt]
+    return ["mergerfs", "-f", "-o", f"allow_other,{lifetimes},category.create=ff", branches, place.mnt]
 
 
 def everybody(strata, newer):
