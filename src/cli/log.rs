@@ -7,7 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use syslog_tracing::{Facility, Options, Syslog};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::Failure;
 
@@ -23,7 +26,7 @@ pub enum Target {
 }
 
 /// What is logged, checked.
-pub struct Level(EnvFilter);
+pub struct Level(Targets);
 
 impl Level {
     /// The level of `--log-level`, else of `STRATAFS_LOG`, else `warn`.
@@ -37,10 +40,9 @@ impl Level {
             (None, None) => ("", "warn,fuser=error"),
         };
         // A bare word that is no level would be taken as the name of a module and silence everything else.
-        let is_level =
-            |word: &str| !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
         let known = text.split(',').all(|part| is_level(part.rsplit('=').next().unwrap_or(part)));
-        known.then_some(()).and_then(|()| EnvFilter::try_new(text).ok()).map(Level).ok_or_else(|| {
+        known.then_some(()).and_then(|()| text.parse().ok()).map(Level).ok_or_else(|| {
             Failure::Usage(format!(
                 "{name} `{text}` is not a level: give error, warn, info, debug, trace or MODULE=LEVEL,..."
             ))
@@ -59,14 +61,18 @@ pub fn open(path: &Path) -> Result<File, Failure> {
 
 /// Begins to log. A second call changes nothing.
 pub fn begin(target: Target, level: Level) {
-    let builder = tracing_subscriber::fmt().with_env_filter(level.0);
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
     // An error means that a subscriber is there already: one set by a test.
     let _ = match target {
-        Target::Stderr => builder.with_writer(std::io::stderr).try_init(),
-        Target::File(file) => builder.with_ansi(false).with_writer(Arc::new(file)).try_init(),
+        Target::Stderr => builder.with_writer(std::io::stderr).finish().with(level.0).try_init(),
+        Target::File(file) => {
+            builder.with_ansi(false).with_writer(Arc::new(file)).finish().with(level.0).try_init()
+        }
         Target::Syslog => match Syslog::new(c"stratafs", Options::LOG_PID, Facility::Daemon) {
             // syslog adds the time itself.
-            Some(syslog) => builder.with_ansi(false).without_time().with_writer(syslog).try_init(),
+            Some(syslog) => {
+                builder.with_ansi(false).without_time().with_writer(syslog).finish().with(level.0).try_init()
+            }
             None => Ok(()),
         },
     };

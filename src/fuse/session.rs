@@ -1,5 +1,7 @@
 //! One mount from its birth to its end.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,12 +180,16 @@ fn options(config: &Config, writable: bool) -> fuser::Config {
 fn read_far_ahead(mountpoint: &Path) {
     let Ok((0, minor)) = mount::device(mountpoint) else { return };
     let knob = format!("/sys/class/bdi/0:{minor}/read_ahead_kb");
-    let now = std::fs::read_to_string(&knob).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    if now.is_some_and(|now| now < READ_AHEAD_KB) {
-        // Without the right, or where /sys is read-only, it stays as it is.
-        if let Err(error) = std::fs::write(&knob, READ_AHEAD_KB.to_string()) {
-            tracing::debug!("the kernel reads ahead as far as it did: {error}");
-        }
+    let set = File::options().read(true).write(true).open(knob).and_then(|knob| {
+        let mut text = [0; 16];
+        let length = knob.read_at(&mut text, 0)?;
+        let now = String::from_utf8_lossy(text.get(..length).unwrap_or_default()).trim().parse::<u32>();
+        let more = now.is_ok_and(|now| now < READ_AHEAD_KB);
+        if more { knob.write_all_at(READ_AHEAD_KB.to_string().as_bytes(), 0) } else { Ok(()) }
+    });
+    // Without the right, or where /sys is read-only, it stays as it is.
+    if let Err(error) = set {
+        tracing::debug!("the kernel reads ahead as far as it did: {error}");
     }
 }
 

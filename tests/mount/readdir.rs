@@ -349,7 +349,7 @@ fn directories_of_many_layers_are_listed_before_they_are_looked_up() {
     let names = ["changed", "filled", "gone", "hidden", "made-again", "moved", "renamed", "seen"];
     for layer in 0..6 {
         for name in names {
-            f.lower(layer).dir(&format!("d/{name}")).file(format!("d/{name}/{layer}"), name);
+            f.lower(layer).dir(format!("d/{name}")).file(format!("d/{name}/{layer}"), name);
         }
     }
     f.lower(0).dir("d/seen").mode(0o711);
