@@ -177,9 +177,11 @@ impl Overlay {
             }
             let found = match self.known_entry(&dir.inode, entry.name, entry.st_ino) {
                 Ok(None) if entry.kind == FileKind::Dir && is_in_many(entry.name) => {
-                    // A number that is known is another name's, or was: that one the kernel shall leave alone.
-                    let is_free = self.store.get(Ino(entry.st_ino)).is_none();
-                    let told = if is_free { Told::Unseen } else { Told::Nothing };
+                    // A number that is known is another name's, or was, and a name may be known by a number that was counted: what
+                    // the kernel has of them it shall leave alone.
+                    let is_known = self.store.get(Ino(entry.st_ino)).is_some()
+                        || self.refer_counted(dir.inode.ino, entry.name).is_some();
+                    let told = if is_known { Told::Nothing } else { Told::Unseen };
                     return Ok(self.not_looked_up(entry, told, &mut each));
                 }
                 Ok(None) => self.lookup_in(&dir.inode, entry.name),
@@ -475,3 +477,7 @@ fn begin(dir: &OpenDir) {
         listing.begin(only_reader);
     }
 }
+
+#[cfg(test)]
+#[path = "readdir_tests.rs"]
+mod tests;
