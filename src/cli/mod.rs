@@ -234,75 +234,35 @@ mod tests {
 
     #[test]
     fn a_plain_mount_is_read_as_all_commands_are() {
-        let read = |words: &[&str]| {
-            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let read = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             (plain_mount(&args), commands(&mut Cli::command(), args))
         };
-        let plain: &[&[&str]] = &[
-            &["stratafs", "mount", "-l", "a", "m"],
-            &[
-                "/x/stratafs",
-                "mount",
-                "-fla",
-                "--lower=b",
-                "m",
-                "-u",
-                "u",
-                "--work",
-                "w",
-                "-oro,noatime",
-                "-o",
-                "sync",
-            ],
-            &[
-                "stratafs",
-                "mount",
-                "--ephemeral",
-                "m",
-                "-l",
-                "a",
-                "--log-level",
-                "debug",
-                "--log-file=f",
-                "-v",
-                "a:/b",
-            ],
-            &["stratafs", "mount", "--ephemeral=d", "--", "-m"],
-            &[
-                "stratafs",
-                "mount",
-                "--compose",
-                "c",
-                "--service",
-                "s",
-                "--rm",
-                "--state",
-                "t",
-                "--tmpfs",
-                "/x",
-                "m",
-            ],
-        ];
-        for words in plain {
-            let (plain, all) = read(words);
-            let Ok(Cli { command: Command::Mount(all) }) = all else { unreachable!("{words:?}: {all:?}") };
-            assert_eq!(format!("{:?}", plain.expect("plain")), format!("{all:?}"), "{words:?}");
+        for line in [
+            "stratafs mount -l a m",
+            "/x/stratafs mount -fla --lower=b m -u u --work w -oro,noatime -o sync",
+            "stratafs mount --ephemeral m -l a --log-level debug --log-file=f -v a:/b",
+            "stratafs mount --ephemeral=d -- -m",
+            "stratafs mount --compose c --service s --rm --state t --tmpfs /x m",
+        ] {
+            let (plain, all) = read(line);
+            let Ok(Cli { command: Command::Mount(all) }) = all else { unreachable!("{line}: {all:?}") };
+            assert_eq!(format!("{:?}", plain.expect("plain")), format!("{all:?}"), "{line}");
         }
-        let others: &[&[&str]] = &[
-            &["stratafs"],
-            &["stratafs", "ls"],
-            &["stratafs", "mount"],
-            &["stratafs", "mount", "--help"],
-            &["stratafs", "mount", "-h", "m"],
-            &["stratafs", "mount", "-l", "a", "m", "n"],
-            &["stratafs", "mount", "-l", "a", "m", "--ephemeral", "-u", "u"],
-            &["stratafs", "mount", "-l", "a", "m", "--compose", "c"],
-            &["stratafs", "--version", "mount", "m"],
-            &["mount.stratafs", "mount", "m"],
-            &["/usr/bin/fuse-overlayfs", "mount", "m"],
-        ];
-        for words in others {
-            assert!(read(words).0.is_none(), "{words:?}");
+        for line in [
+            "stratafs",
+            "stratafs ls",
+            "stratafs mount",
+            "stratafs mount --help",
+            "stratafs mount -h m",
+            "stratafs mount -l a m n",
+            "stratafs mount -l a m --ephemeral -u u",
+            "stratafs mount -l a m --compose c",
+            "stratafs --version mount m",
+            "mount.stratafs mount m",
+            "/usr/bin/fuse-overlayfs mount m",
+        ] {
+            assert!(read(line).0.is_none(), "{line}");
         }
     }
 

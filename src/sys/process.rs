@@ -1,4 +1,4 @@
-//! What a daemon needs to leave its caller behind, and to live long in little memory.
+//! What a daemon needs to leave its caller behind, to know where it runs, and to live long in little memory.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
