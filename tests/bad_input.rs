@@ -244,7 +244,7 @@ fn options_that_make_no_sense() {
         ("index=maybe", &["`index=maybe`", "on or off"]),
         ("redirect_dir=sideways", &["`redirect_dir=sideways`", "nofollow"]),
         ("xattr_permissions=3", &["`xattr_permissions=3`", "0, 1, 2"]),
-        ("uidmapping=0:100", &["`uidmapping=0:100`", "CALLER:DISK:SIZE"]),
+        ("uidmapping=0:100", &["`uidmapping=0:100`", "DISK:SHOWN:SIZE"]),
         ("uidmapping=0:1000:10:5:2000:10", &["overlaps"]),
         ("squash_to_uid=root", &["`squash_to_uid=root`", "whole number"]),
         ("timeout=soon", &["`timeout=soon`", "seconds"]),

@@ -229,6 +229,9 @@ pub struct HelperArgs {
     /// Accepted, for no effect: the type mount(8) was called with
     #[arg(short = 't', hide = true, value_name = "TYPE")]
     pub fs_type: Option<String>,
+    /// The mount namespace to mount in, as mount(8) passes it: a process id, or a file such as /proc/PID/ns/mnt
+    #[arg(short = 'N', hide = true, value_name = "NS")]
+    pub namespace: Option<PathBuf>,
     /// SOURCE MOUNTPOINT, or MOUNTPOINT alone; the source is a name for /proc/mounts
     #[arg(required = true, num_args = 1..=2, value_name = "MOUNTPOINT")]
     pub places: Vec<PathBuf>,

@@ -119,7 +119,8 @@ Modes of -v, a comma list of Docker's words and of ours:
                         what becomes of the names below (default replace: hidden)
   pin=name|inode        what a single file follows (default name)
   uidmap=CALLER:DISK:SIZE, gidmap=CALLER:DISK:SIZE, squash=UID[-GID]
-                        owners, as with uidmapping=, gidmapping=, squash_to_uid=
+                        owners; uidmapping= and gidmapping= of the mount have the
+                        other order: DISK:SHOWN:SIZE
   For no effect: z Z, private rprivate slave rslave shared rshared, consistent
   cached delegated. As ro: rro ro-non-recursive ro-force-recursive.
 Keys of --mount:

@@ -120,6 +120,7 @@ fn block(row: &Row) -> String {
         details.work.iter().for_each(|path| put("work", &shown(path)));
         details.lowers.iter().for_each(|path| put("lower", &shown(path)));
         details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
+        details.maps.iter().for_each(|map| put("map", map));
         details.grafts.iter().for_each(|spec| put("graft", &graft(spec)));
         details.socket.iter().for_each(|path| put("socket", &shown(path)));
         details.notes.iter().for_each(|note| put("note", note));
@@ -142,7 +143,8 @@ fn graft(spec: &Spec) -> String {
         (None, true) => ", read-only",
         (None, false) => "",
     };
-    format!("{} is {source}{mode}", spec.target.display())
+    let maps: String = spec.ids.lines().iter().map(|map| format!(", {map}")).collect();
+    format!("{} is {source}{mode}{maps}", spec.target.display())
 }
 
 fn json(rows: &[Row]) -> String {
@@ -172,6 +174,7 @@ fn json(rows: &[Row]) -> String {
             ("data_lowers", paths(&details.data_lowers)),
             // A spec is text, numbers and paths, and all of them have a form in JSON.
             ("grafts", serde_json::to_string(&details.grafts).unwrap_or_else(|_| "[]".to_owned())),
+            ("maps", list(details.maps.iter().map(|map| string(map)).collect())),
             ("notes", list(details.notes.iter().map(|note| string(note)).collect())),
         ];
         let fields: Vec<String> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
@@ -211,8 +214,9 @@ mod tests {
             lowers: vec!["/l1".into(), "/l\"2".into()],
             upper: Some("/u".into()),
             work: Some("/w".into()),
+            maps: vec!["uid disk 0-65535 shown as 200000-265535".into()],
             notes: vec!["no passthrough: tab\there".into()],
-            grafts: ["/host:/etc/x:ro", "data:/data:O", "/anonymous"]
+            grafts: ["/host:/etc/x:ro,uidmap=5:0:1", "data:/data:O", "/anonymous"]
                 .iter()
                 .flat_map(|text| crate::graft::volume(text.as_ref(), Path::new("/")))
                 .collect(),
@@ -238,7 +242,8 @@ mod tests {
             "/mnt/a b\n",
             "  upper    /u\n",
             "  lower    /l1\n",
-            "  graft    /etc/x is /host, read-only\n",
+            "  map      uid disk 0-65535 shown as 200000-265535\n",
+            "  graft    /etc/x is /host, read-only, uid disk 0 shown as 5\n",
             "  graft    /data is volume data, copy-on-write\n",
             "  graft    /anonymous is volume -\n",
             "  note     no passthrough",
@@ -261,6 +266,7 @@ mod tests {
             "\"pid\":null",
             "\"grafts\":[{\"target\":\"/etc/x\",",
             "\"grafts\":[],",
+            "\"maps\":[\"uid disk 0-65535",
         ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }

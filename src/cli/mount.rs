@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::args::{DaemonArgs, HelperArgs, MountArgs};
 use super::daemon::{self, Job};
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use super::grafts;
 use super::log::{self, Level, Target};
 use crate::config::draft::{Draft, absolute};
-use crate::config::{Config, check, options};
+use crate::config::{Config, MountFlags, check, options};
 use crate::sys::process;
 
 /// `stratafs mount`
@@ -49,16 +49,36 @@ pub fn mount(args: MountArgs) -> Outcome {
         }
         None => None,
     };
+    let mut how = args.daemon;
+    how.foreground |= draft.debug;
     let mut config = draft.into_config(args.mountpoint).map_err(Failure::usage)?;
     config.grafts = grafts::grafts(&args.grafts)?;
     config.state = args.grafts.state.map(absolute).transpose().map_err(Failure::usage)?;
     config.remove_anonymous = args.grafts.rm;
-    start(config, ephemeral, args.daemon)
+    start(config, ephemeral, how)
+}
+
+/// What the form without a command means where nothing is said, and `stratafs mount` does not: the defaults of what it
+/// replaces. Source: the effect of fuse-overlayfs 1.10 and 2.0.
+fn helper_defaults() -> Draft {
+    Draft {
+        nonempty: true,
+        mount: MountFlags { nodev: true, noatime: true, ..MountFlags::default() },
+        // Where device nodes cannot be made, or must not be seen. Any value counts.
+        whiteout_files: std::env::var_os("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT").is_some(),
+        ..Draft::default()
+    }
 }
 
 /// The form without a command. `dry` looks at everything and mounts nothing, as `mount --fake` asks.
 pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
-    let mut draft = draft(&args.options)?;
+    let mut draft = helper_defaults();
+    for list in &args.options {
+        for unknown in options::parse_tolerant(&mut draft, list).map_err(Failure::usage)? {
+            say(&format!("warning: {unknown}; ignored"));
+        }
+    }
+    let debug = args.debug || draft.debug;
     let mut places = args.places.into_iter();
     let (first, second) = (places.next().unwrap_or_default(), places.next());
     let mountpoint = match second {
@@ -76,11 +96,14 @@ pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
         )));
     }
     let config = draft.into_config(mountpoint).map_err(Failure::usage)?;
+    if let Some(namespace) = &args.namespace {
+        enter(namespace)?;
+    }
     if dry {
         return check::check(&config).map_err(Failure::from);
     }
     let mut how = args.daemon;
-    if args.debug {
+    if debug {
         how.foreground = true;
         how.log_level.get_or_insert("debug".to_owned());
     }
@@ -90,6 +113,19 @@ pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
 /// mount.fuse3 with `drop_privileges` opens the device itself and hands over `/dev/fd/N`.
 fn is_passed_descriptor(path: &Path) -> bool {
     path.starts_with("/dev/fd")
+}
+
+/// Enters the mount namespace that mount(8) names with `-N`: a process id, or a file such as `/proc/1/ns/mnt`.
+fn enter(namespace: &Path) -> Outcome {
+    let pid = namespace.to_str().and_then(|text| text.parse::<u32>().ok());
+    let path = pid.map_or(namespace.to_owned(), |pid| format!("/proc/{pid}/ns/mnt").into());
+    process::enter_mount_namespace(&path).map_err(|errno| {
+        Failure::Failed(format!(
+            "-N {namespace:?}: the mount namespace cannot be entered ({}): name a process or a file such as \
+             /proc/PID/ns/mnt, as root",
+            errno.desc()
+        ))
+    })
 }
 
 fn draft(lists: &[OsString]) -> Result<Draft, Failure> {

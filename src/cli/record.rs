@@ -30,6 +30,8 @@ pub struct Details {
     pub upper: Option<PathBuf>,
     /// The room beside it.
     pub work: Option<PathBuf>,
+    /// The maps between ids on disk and ids that callers see, a line for each range.
+    pub maps: Vec<String>,
     /// Which fallbacks were chosen, and why.
     pub notes: Vec<String>,
     /// Where the daemon takes requests.
@@ -48,6 +50,7 @@ impl Details {
             data_lowers: config.data_lowers.clone(),
             upper: config.upper.as_ref().map(|upper| upper.dir.clone()),
             work: config.upper.as_ref().map(|upper| upper.work.clone()),
+            maps: config.ids.lines(),
             notes,
             socket: None,
             grafts: config.grafts.iter().map(graft::published).collect(),
@@ -67,6 +70,7 @@ impl Details {
         self.data_lowers.iter().for_each(|path| put("data", path));
         self.upper.iter().for_each(|path| put("upper", path));
         self.work.iter().for_each(|path| put("work", path));
+        self.maps.iter().for_each(|map| put("map", Path::new(map)));
         self.notes.iter().for_each(|note| put("note", Path::new(note)));
         self.socket.iter().for_each(|path| put("socket", path));
         out
@@ -86,6 +90,7 @@ impl Details {
                 b"data" => out.data_lowers.push(path),
                 b"upper" => out.upper = Some(path),
                 b"work" => out.work = Some(path),
+                b"map" => out.maps.push(words),
                 b"note" => out.notes.push(words),
                 b"socket" => out.socket = Some(path),
                 _ => {}
@@ -310,6 +315,7 @@ mod tests {
             data_lowers: vec!["/data".into()],
             upper: Some("/u\\x".into()),
             work: Some("/w".into()),
+            maps: vec!["uid disk 0-65535 shown as 200000-265535".to_owned()],
             notes: vec!["no passthrough: not root".to_owned()],
             socket: None,
             grafts: grafts.into_iter().flatten().collect(),
@@ -332,7 +338,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_as_a_record(lines in proptest::collection::vec(
-            ("(pid|lower|data|upper|work|note|socket|)", proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)), 0..8,
+            ("(pid|lower|data|upper|work|map|note|socket|)", proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)), 0..8,
         )) {
             let text: Vec<u8> = lines.iter().flat_map(|(key, rest)| [key.as_bytes(), b" ", rest, b"\n"].concat()).collect();
             let read = Details::from_text(&text);

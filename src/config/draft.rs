@@ -64,6 +64,10 @@ pub struct Draft {
     pub threads: Option<usize>,
     /// `nonempty`
     pub nonempty: bool,
+    /// `debug`: stay in the foreground and log what happens.
+    pub debug: bool,
+    /// Removed names are marked by `.wh.` files, never by devices.
+    pub whiteout_files: bool,
     /// The flags of the mount itself.
     pub mount: MountFlags,
 }
@@ -129,6 +133,7 @@ impl Draft {
         config.marks.metacopy = metacopy;
         config.marks.index = self.index.unwrap_or(config.marks.index) && config.upper.is_some();
         config.marks.userxattr = self.userxattr.then_some(true);
+        config.marks.whiteout_files = self.whiteout_files;
         config.fsync = self.fsync.unwrap_or(config.fsync);
         config.xino = self.xino.unwrap_or(config.xino);
         config.ids.uids = self.uids;

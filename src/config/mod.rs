@@ -39,7 +39,7 @@ pub struct Config {
     pub ids: IdMaps,
     /// Where owner, mode and type are kept when the daemon may not set them on disk.
     pub xattr_permissions: XattrPermissions,
-    /// POSIX ACLs are shown and obeyed.
+    /// The kernel obeys POSIX ACLs. Otherwise they are attributes like others: shown, kept, without effect.
     pub acl: bool,
     /// Extended attributes are shown; otherwise every call answers ENOSYS once and is not asked again.
     pub xattr: bool,
@@ -83,8 +83,10 @@ pub struct Marks {
     pub index: bool,
     /// Changes of metadata copy no data.
     pub metacopy: bool,
-    /// Marks live in `user.overlay.*`; nothing means: where `trusted.overlay.*` cannot be written.
+    /// Marks live in `user.overlay.*`; `None` means: where `trusted.overlay.*` cannot be written.
     pub userxattr: Option<bool>,
+    /// Removed names are marked by `.wh.` files even where a whiteout device can be made.
+    pub whiteout_files: bool,
 }
 
 /// Renames of directories that have lower parts. Source: overlayfs.rst, "redirect_dir".
@@ -105,8 +107,17 @@ pub enum FsyncMode {
     Auto,
     /// Also directories and changes of metadata only.
     Strict,
-    /// Nothing is ever synced.
+    /// Nothing is ever synced, and a mark in the workdir refuses the next mount until it is removed.
     Volatile,
+    /// Nothing is ever synced, and no mark says so. Source: fuse-overlayfs, `fsync=0`.
+    Off,
+}
+
+impl FsyncMode {
+    /// Whether data ever reaches the disk because of a request.
+    pub fn syncs(self) -> bool {
+        matches!(self, FsyncMode::Auto | FsyncMode::Strict)
+    }
 }
 
 /// How the bytes of lower files flow where there is an upper layer.
@@ -140,28 +151,57 @@ pub enum XattrPermissions {
     User,
 }
 
-/// One run of ids: `size` ids from `inside` in the mount are those from `outside` on disk.
+/// One range of ids: `size` ids from `disk` in a layer are shown to callers as those from `shown`.
+///
+/// Its text form, for messages and listings, is `disk 0-65535 shown as 200000-265535`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
-    /// First id as callers see it.
-    pub inside: u32,
     /// First id on disk.
-    pub outside: u32,
-    /// How many.
+    pub disk: u32,
+    /// First id that callers see.
+    pub shown: u32,
+    /// Number of ids; `ids::parse` refuses zero.
     pub size: u32,
 }
 
-/// Between the ids on disk and the ids callers see.
+/// What happens when a caller creates, or gives away, with an id that no range covers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unmapped {
+    /// EINVAL. Grafts, as mounts with an id map of the kernel refuse it.
+    #[default]
+    Refused,
+    /// The overflow id, 65534, is written to disk. `uidmapping=` and `gidmapping=`. Source: fuse-overlayfs 1.10 and 2.0.
+    Overflow,
+}
+
+/// The maps between ids on disk and ids that callers see.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
     /// User ids; empty means unchanged.
     pub uids: Vec<IdRange>,
     /// Group ids; empty means unchanged.
     pub gids: Vec<IdRange>,
+    /// What an id that a caller gives and no range covers becomes.
+    #[serde(skip)]
+    pub unmapped: Unmapped,
     /// Every file shows this owner.
     pub squash_uid: Option<u32>,
     /// Every file shows this group.
     pub squash_gid: Option<u32>,
+}
+
+impl IdMaps {
+    /// What they do, a line for each range or squashed id: `uid disk 0-65535 shown as 200000-265535`.
+    pub fn lines(&self) -> Vec<String> {
+        let sides = [("uid", &self.uids, self.squash_uid), ("gid", &self.gids, self.squash_gid)];
+        sides
+            .into_iter()
+            .flat_map(|(kind, ranges, squash)| {
+                let ranges = ranges.iter().map(move |range| format!("{kind} {range}"));
+                ranges.chain(squash.map(|id| format!("{kind} always shown as {id}")))
+            })
+            .collect()
+    }
 }
 
 /// Flags of the mount itself.
@@ -175,6 +215,8 @@ pub struct MountFlags {
     pub nodev: bool,
     /// `noexec`
     pub noexec: bool,
+    /// `nosymfollow`: the kernel follows no symlink of the mount. Only root's own mount(2) can set it.
+    pub nosymfollow: bool,
     /// `noatime`
     pub noatime: bool,
     /// `sync`
@@ -191,7 +233,13 @@ pub struct MountFlags {
 
 impl Default for Marks {
     fn default() -> Self {
-        Marks { redirect_dir: RedirectDir::On, index: true, metacopy: false, userxattr: None }
+        Marks {
+            redirect_dir: RedirectDir::On,
+            index: true,
+            metacopy: false,
+            userxattr: None,
+            whiteout_files: false,
+        }
     }
 }
 
@@ -207,7 +255,7 @@ impl Config {
             marks: Marks::default(),
             fsync: FsyncMode::Auto,
             xino: Xino::Auto,
-            ids: IdMaps::default(),
+            ids: IdMaps { unmapped: Unmapped::Overflow, ..IdMaps::default() },
             xattr_permissions: XattrPermissions::Off,
             acl: true,
             xattr: true,

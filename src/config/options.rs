@@ -29,8 +29,10 @@ enum Action {
     Word(fn(&mut Draft)),
     /// Takes a value; the error is the sentence that follows the option's name.
     Value(fn(&mut Draft, &[u8]) -> Why),
+    /// Takes `on`, `off`, `1` or `0`; alone it means `on`.
+    Switch(fn(&mut Draft, bool)),
     /// Taken with or without a value, as written.
-    Raw(fn(&mut Draft, &Field)),
+    Raw(fn(&mut Draft, &Field) -> Why),
     /// Known, and of no effect here.
     Ignored,
     /// Known, and refused whatever the value: the sentence that follows the option's name.
@@ -47,7 +49,7 @@ const fn ignored(name: &'static str) -> Entry {
     entry(name, "", "", Action::Ignored)
 }
 
-use Action::{Raw, Refused, Value, Word};
+use Action::{Raw, Refused, Switch, Value, Word};
 
 /// Every option, in the order help shows them.
 #[rustfmt::skip]
@@ -69,12 +71,12 @@ pub static TABLE: &[Entry] = &[
         Ok(())
     })),
     entry("fsync", "auto|strict|volatile", "when copied-up data reaches the disk (default auto)", Value(|d, v| {
-        d.fsync = Some(one_of(v, &[("auto", FsyncMode::Auto), ("strict", FsyncMode::Strict), ("volatile", FsyncMode::Volatile), ("1", FsyncMode::Auto), ("0", FsyncMode::Volatile)])?);
+        d.fsync = Some(one_of(v, &[("auto", FsyncMode::Auto), ("strict", FsyncMode::Strict), ("volatile", FsyncMode::Volatile), ("1", FsyncMode::Auto), ("0", FsyncMode::Off)])?);
         Ok(())
     })),
     entry("volatile", "", "nothing is ever synced; a crash loses the upper layer", Word(|d| d.fsync = Some(FsyncMode::Volatile))),
-    entry("uidmapping", "C:H:S[:...]", "S user ids from H on disk are shown as those from C", Value(|d, v| { d.uids = ids::parse(&text(v))?; Ok(()) })),
-    entry("gidmapping", "C:H:S[:...]", "the same for groups", Value(|d, v| { d.gids = ids::parse(&text(v))?; Ok(()) })),
+    entry("uidmapping", "D:S:N[:...]", "N user ids from D on disk are shown as those from S", Value(|d, v| { d.uids = ids::parse(&text(v), ids::Order::DiskFirst)?; Ok(()) })),
+    entry("gidmapping", "D:S:N[:...]", "the same for groups", Value(|d, v| { d.gids = ids::parse(&text(v), ids::Order::DiskFirst)?; Ok(()) })),
     entry("squash_to_root", "", "every file shows owner and group 0", Word(|d| d.squash_to_root = true)),
     entry("squash_to_uid", "N", "every file shows this owner", Value(|d, v| { d.squash_uid = Some(id(v)?); Ok(()) })),
     entry("squash_to_gid", "N", "every file shows this group", Value(|d, v| { d.squash_gid = Some(id(v)?); Ok(()) })),
@@ -82,11 +84,11 @@ pub static TABLE: &[Entry] = &[
         d.xattr_permissions = Some(one_of(v, &[("0", XattrPermissions::Off), ("1", XattrPermissions::Security), ("2", XattrPermissions::User)])?);
         Ok(())
     })),
-    entry("noacl", "", "POSIX ACLs are neither shown nor obeyed", Word(|d| d.noacl = true)),
+    entry("noacl", "", "POSIX ACLs are kept and shown, and have no effect", Word(|d| d.noacl = true)),
     entry("noxattr", "", "no extended attributes are shown", Word(|d| d.noxattr = true)),
     entry("static_nlink", "", "directories always show a link count of one", Word(|d| d.static_nlink = true)),
     entry("timeout", "SECS", "how long the kernel keeps names and attributes (default: for ever)", Value(|d, v| { d.timeout = seconds(v)?; Ok(()) })),
-    entry("writeback", "on|off", "the kernel's writeback cache, without passthrough (default off)", Value(|d, v| { d.writeback = on_off(v)?; Ok(()) })),
+    entry("writeback", "on|off", "the kernel's writeback cache, without passthrough (default off)", Switch(|d, on| d.writeback = on)),
     entry("lower_io", "cached|passthrough", "how lower files are read beneath an upper layer (default cached)", Value(|d, v| {
         d.lower_io = Some(one_of(v, &[("cached", LowerIo::Cached), ("passthrough", LowerIo::Passthrough)])?);
         Ok(())
@@ -99,8 +101,9 @@ pub static TABLE: &[Entry] = &[
     entry("nosuid", "", "set-user-id bits have no effect; suid is the opposite", Word(|d| d.mount.nosuid = true)),
     entry("nodev", "", "device files have no effect; dev is the opposite", Word(|d| d.mount.nodev = true)),
     entry("noexec", "", "nothing is executed from here; exec is the opposite", Word(|d| d.mount.noexec = true)),
+    entry("nosymfollow", "", "no symlink is followed here, for mounts by root; symfollow is the opposite", Word(|d| d.mount.nosymfollow = true)),
     entry("noatime", "", "access times are not kept; atime is the opposite", Word(|d| d.mount.noatime = true)),
-    entry("sync", "", "every write is synchronous; async is the opposite", Word(|d| d.mount.sync = true)),
+    entry("sync", "", "every write is synchronous; async is the opposite", Raw(sync)),
     entry("dirsync", "", "every change of a directory is synchronous", Word(|d| d.mount.dirsync = true)),
     entry("allow_other", "", "other users may look in (default where it is allowed)", Word(|d| {
         d.mount.allow_root = false;
@@ -115,13 +118,14 @@ pub static TABLE: &[Entry] = &[
     entry("suid", "", "", Word(|d| d.mount.nosuid = false)),
     entry("dev", "", "", Word(|d| d.mount.nodev = false)),
     entry("exec", "", "", Word(|d| d.mount.noexec = false)),
+    entry("symfollow", "", "", Word(|d| d.mount.nosymfollow = false)),
     entry("atime", "", "", Word(|d| d.mount.noatime = false)),
     entry("async", "", "", Word(|d| d.mount.sync = false)),
     entry("fscontext", "", "", Raw(context)),
     entry("defcontext", "", "", Raw(context)),
     entry("rootcontext", "", "", Raw(context)),
     // fuse-overlayfs writes it with a number.
-    entry("noxattrs", "", "", Value(|d, v| { d.noxattr = on_off(v)?; Ok(()) })),
+    entry("noxattrs", "", "", Switch(|d, on| d.noxattr = on)),
     // Known, and not offered.
     entry("nfs_export", "off", "", Value(|_, v| match on_off(v)? {
         false => Ok(()),
@@ -132,7 +136,8 @@ pub static TABLE: &[Entry] = &[
         true => Err("fs-verity digests of lower files are not checked: give verity=off, or mount with the kernel's overlayfs".to_owned()),
     })),
     entry("uuid", "", "", Value(|_, v| one_of(v, &[("auto", ()), ("on", ()), ("off", ()), ("null", ())]))),
-    entry("auto_unmount", "", "", Refused("the daemon unmounts by itself when it is told to end: leave it out")),
+    // As `-d`.
+    entry("debug", "", "", Word(|d| d.debug = true)),
     entry("remount", "", "", Refused("a running mount keeps its options: unmount it and mount it again")),
     // Always so, or decided elsewhere, or a matter between the caller and mount(8).
     ignored("default_permissions"), ignored("defaults"), ignored("relatime"), ignored("norelatime"),
@@ -144,28 +149,59 @@ pub static TABLE: &[Entry] = &[
     ignored("max_idle_threads"), ignored("max_threads"), ignored("max_read"), ignored("max_write"), ignored("clone_fd"),
     ignored("splice_read"), ignored("splice_write"), ignored("splice_move"), ignored("kernel_cache"),
     ignored("auto_cache"), ignored("big_writes"), ignored("entry_timeout"), ignored("attr_timeout"),
-    ignored("negative_timeout"), ignored("nfs_filehandles"), ignored("debug"),
+    ignored("negative_timeout"), ignored("nfs_filehandles"), ignored("ino32_t"),
+    // The daemon unmounts whenever it ends in order; `stratafs umount` clears what a killed one leaves.
+    ignored("auto_unmount"),
+    // Propagation belongs to mount(8), which changes it with a call of its own.
+    ignored("private"), ignored("shared"), ignored("slave"), ignored("unbindable"), ignored("rprivate"),
+    ignored("rshared"), ignored("rslave"), ignored("runbindable"), ignored("bind"), ignored("rbind"),
 ];
 
 /// Takes every option of a comma list into `draft`.
-/// Errors: `Setup` naming the option, its value and the remedy.
+///
+/// # Errors
+///
+/// `Setup` naming the option, its value and the remedy; an unknown option is an error, too.
 pub fn parse(draft: &mut Draft, list: &OsStr) -> Result<()> {
-    split::fields(list.as_bytes())?.iter().try_for_each(|field| take(draft, field))
+    parse_with(draft, list, Err)
 }
 
-fn take(draft: &mut Draft, field: &Field) -> Result<()> {
-    // mount(8) keeps `x-...` for other programs and `X-...` for itself.
-    if field.name.starts_with("x-") || field.name.starts_with("X-") {
-        return Ok(());
+/// As [`parse`], but an unknown option is skipped. Returns one sentence for each.
+///
+/// Engines add words for the kernel's overlayfs, and administrators theirs, without knowing which program mounts.
+/// Source: the effect of fuse-overlayfs 1.10 and 2.0: one line on standard error, then the mount.
+///
+/// # Errors
+///
+/// `Setup` for a known option with a value that it does not take.
+pub fn parse_tolerant(draft: &mut Draft, list: &OsStr) -> Result<Vec<String>> {
+    let mut skipped = Vec::new();
+    parse_with(draft, list, |unknown| {
+        skipped.push(unknown.to_string());
+        Ok(())
+    })?;
+    Ok(skipped)
+}
+
+fn parse_with(draft: &mut Draft, list: &OsStr, mut unknown: impl FnMut(Error) -> Result<()>) -> Result<()> {
+    for field in split::fields(list.as_bytes())? {
+        // mount(8) keeps `x-...` for other programs and `X-...` for itself.
+        if field.name.starts_with("x-") || field.name.starts_with("X-") {
+            continue;
+        }
+        match TABLE.iter().find(|entry| entry.name == field.name) {
+            Some(entry) => take(draft, entry, &field)?,
+            None => unknown(unknown_option(&field))?,
+        }
     }
-    let entry = TABLE.iter().find(|entry| entry.name == field.name).ok_or_else(|| unknown(field))?;
+    Ok(())
+}
+
+fn take(draft: &mut Draft, entry: &Entry, field: &Field) -> Result<()> {
     let why = match (&entry.action, &field.value) {
         (Action::Ignored, _) => Ok(()),
         (Refused(why), _) => Err((*why).to_owned()),
-        (Raw(set), _) => {
-            set(draft, field);
-            Ok(())
-        }
+        (Raw(set), _) => set(draft, field),
         (Word(set), None) => {
             set(draft);
             Ok(())
@@ -175,9 +211,8 @@ fn take(draft: &mut Draft, field: &Field) -> Result<()> {
             Ok(())
         }
         (Word(_), Some(_)) => Err(format!("it takes no value: write `{}`", entry.name)),
+        (Switch(set), value) => value.as_deref().map_or(Ok(true), on_off).map(|on| set(draft, on)),
         (Value(set), Some(value)) => set(draft, value),
-        // fuse-overlayfs takes these two as words, meaning yes.
-        (Value(set), None) if matches!(entry.name, "writeback" | "noxattrs") => set(draft, b"1"),
         (Value(_), None) => Err(format!("it needs a value: write `{}={}`", entry.name, placeholder(entry))),
     };
     // The reason may quote the value.
@@ -188,7 +223,7 @@ fn placeholder(entry: &Entry) -> &'static str {
     if entry.value.is_empty() { "VALUE" } else { entry.value }
 }
 
-fn unknown(field: &Field) -> Error {
+fn unknown_option(field: &Field) -> Error {
     let nearest = TABLE
         .iter()
         .map(|entry| (strsim::jaro_winkler(entry.name, &field.name), entry.name))
@@ -202,7 +237,7 @@ fn unknown(field: &Field) -> Error {
         (_, None) => "remove it".to_owned(),
     };
     Error::Setup(format!(
-        "option `{}` is unknown: {remedy} (`stratafs mount --help` lists them)",
+        "option `{}` is unknown: {remedy} (`stratafs mount --help` lists all)",
         field.shown()
     ))
 }
@@ -221,10 +256,21 @@ fn given_path(value: &[u8]) -> std::result::Result<std::path::PathBuf, String> {
 }
 
 /// SELinux labels go to the kernel as they are, the later of two of a kind.
-fn context(draft: &mut Draft, field: &Field) {
+fn context(draft: &mut Draft, field: &Field) -> Why {
     let kind = format!("{}=", field.name);
     draft.mount.context.retain(|other| !other.starts_with(&kind));
     draft.mount.context.push(String::from_utf8_lossy(&field.raw).into_owned());
+    Ok(())
+}
+
+/// The word is mount(8)'s; with a number it is fuse-overlayfs 2.0's other name of `fsync=`.
+fn sync(draft: &mut Draft, field: &Field) -> Why {
+    match &field.value {
+        None => draft.mount.sync = true,
+        Some(value) if on_off(value)? => draft.fsync = Some(FsyncMode::Auto),
+        Some(_) => draft.fsync = Some(FsyncMode::Off),
+    }
+    Ok(())
 }
 
 fn text(value: &[u8]) -> String {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::config::XattrPermissions;
 use crate::error::{Context, Error, Result};
-use crate::layer::override_stat;
+use crate::layer::{Stack, override_stat};
 use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Namespace};
 use crate::sys::At;
@@ -30,43 +30,88 @@ impl Made {
     }
 }
 
+/// What a copy depends on beside the object itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Where marks are, which do not come along.
+    pub namespace: Namespace,
+    /// Where owner, mode and type are kept.
+    pub permissions: XattrPermissions,
+    /// Every file shows the same owner, so the owner on disk is of no account.
+    pub squashes_uid: bool,
+    /// Every file shows the same group.
+    pub squashes_gid: bool,
+}
+
+impl Rules {
+    /// Those of a copy into the upper layer of `stack`.
+    pub fn of(stack: &Stack) -> Rules {
+        let terms = &stack.terms;
+        Rules {
+            namespace: stack.namespace,
+            permissions: terms.permissions,
+            squashes_uid: terms.ids.squash_uid.is_some(),
+            squashes_gid: terms.ids.squash_gid.is_some(),
+        }
+    }
+}
+
 /// Gives the object at `to`, which is as it was `made`, what the one at `from` has, but for the times. `from_stat` is what
 /// `from` was when the copy began.
 ///
 /// The order is the point: a change of owner clears set-id bits and `security.capability`, so it comes first; an ACL
 /// changes the mode, so the mode comes after. Anything changes the times: `copy_times` comes last.
-pub fn copy(
-    namespace: Namespace,
-    permissions: XattrPermissions,
-    from: At<'_>,
-    from_stat: &Stat,
-    to: At<'_>,
-    made: Made,
-) -> Result<()> {
-    if permissions != XattrPermissions::Off {
-        return copy_by_attribute(namespace, permissions, from, from_stat, to, made);
+pub fn copy(rules: Rules, from: At<'_>, from_stat: &Stat, to: At<'_>, made: Made) -> Result<()> {
+    if rules.permissions != XattrPermissions::Off {
+        return copy_by_attribute(rules, from, from_stat, to, made);
     }
+    let mut mode = from_stat.mode;
     if made.ids != (from_stat.uid, from_stat.gid) {
-        attr::chown(to, Some(from_stat.uid), Some(from_stat.gid)).call("fchownat")?;
+        let owner = copy_owner(rules, from_stat, to)?;
+        if owner == Owner::OfTheDaemon {
+            mode &= !(libc::S_ISUID | libc::S_ISGID);
+        }
     }
-    let copied = copy_xattrs(namespace, from, to)?;
-    let is_as_made = copied == 0 && made.mode == from_stat.mode;
+    let copied = copy_xattrs(rules.namespace, from, to)?;
+    let is_as_made = copied == 0 && made.mode == mode;
     if from_stat.kind != FileKind::Symlink && !is_as_made {
-        attr::chmod(to, from_stat.mode).call("fchmodat2")?;
+        attr::chmod(to, mode).call("fchmodat2")?;
     }
     Ok(())
 }
 
+/// Whose a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// That of the original.
+    Same,
+    /// The daemon's user or group, or both. Set-id bits must not come along.
+    OfTheDaemon,
+}
+
+/// Gives the copy at `to` the owner and group of the original. The user namespace of the daemon may not have these ids; where
+/// every file shows the same owner anyway, the copy then keeps the daemon's. Source: the effect of fuse-overlayfs 1.10 and
+/// 2.0 with `squash_to_root` in a user namespace of one id.
+///
+/// # Errors
+///
+/// `Invalid` for an id that the user namespace does not have and that is not squashed.
+fn copy_owner(rules: Rules, from: &Stat, to: At<'_>) -> Result<Owner> {
+    match attr::chown(to, Some(from.uid), Some(from.gid)) {
+        Err(Errno::EINVAL) if rules.squashes_uid || rules.squashes_gid => {
+            let uid = (!rules.squashes_uid).then_some(from.uid);
+            let gid = (!rules.squashes_gid).then_some(from.gid);
+            attr::chown(to, uid, gid).call("fchownat")?;
+            Ok(Owner::OfTheDaemon)
+        }
+        result => result.call("fchownat").map(|()| Owner::Same),
+    }
+}
+
 /// As `copy`, where owner, mode and type go into an attribute and the object stays the daemon's own.
-fn copy_by_attribute(
-    namespace: Namespace,
-    permissions: XattrPermissions,
-    from: At<'_>,
-    from_stat: &Stat,
-    to: At<'_>,
-    made: Made,
-) -> Result<()> {
-    copy_xattrs(namespace, from, to)?;
+fn copy_by_attribute(rules: Rules, from: At<'_>, from_stat: &Stat, to: At<'_>, made: Made) -> Result<()> {
+    let permissions = rules.permissions;
+    copy_xattrs(rules.namespace, from, to)?;
     let mut shown = *from_stat;
     override_stat::apply(&mut shown, from, permissions).call("getxattr")?;
     if shown.kind != FileKind::Symlink {

@@ -13,7 +13,7 @@ pub mod tell;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::config::{FsyncMode, XattrPermissions};
+use crate::config::FsyncMode;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use tell::{Changed, Teller};
@@ -37,7 +37,6 @@ pub enum Need {
 pub struct CopyUp {
     fsync: FsyncMode,
     metacopy: bool,
-    permissions: XattrPermissions,
     teller: Arc<Teller>,
     refused: data::Refused,
 }
@@ -50,8 +49,8 @@ impl std::fmt::Debug for CopyUp {
 
 impl CopyUp {
     /// Copy-up with these promises.
-    pub fn new(fsync: FsyncMode, metacopy: bool, permissions: XattrPermissions) -> CopyUp {
-        CopyUp { fsync, metacopy, permissions, teller: Arc::default(), refused: data::Refused::default() }
+    pub fn new(fsync: FsyncMode, metacopy: bool) -> CopyUp {
+        CopyUp { fsync, metacopy, teller: Arc::default(), refused: data::Refused::default() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use nix::fcntl::OFlag;
 
-use super::meta::Made;
+use super::meta::{Made, Rules};
 use super::{CopyUp, Need, data, meta};
-use crate::config::{FsyncMode, XattrPermissions};
+use crate::config::FsyncMode;
 use crate::error::{Context, Error, Result};
 use crate::inode::{DirNode, Inode, LowerFile, Name, State};
 use crate::layer::real_dir::Fact;
@@ -48,7 +48,7 @@ impl CopyUp {
             let temp = upper.temp();
             name::mkdir(temp.at(), 0o700).call("mkdirat")?;
             let made = Made { ids: upper.maker, mode: 0o700 };
-            meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at(), made)?;
+            meta::copy(Rules::of(&dir.stack), from, &lower_stat, temp.at(), made)?;
             meta::copy_times(&lower_stat, temp.at())?;
             return publish_gone_dir(dir, upper_part, temp);
         };
@@ -58,7 +58,7 @@ impl CopyUp {
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
         let made = Made { ids: upper.maker, mode: 0o700 };
-        meta::copy(upper.namespace, self.permissions, from, &lower_stat, temp.at(), made)?;
+        meta::copy(Rules::of(&dir.stack), from, &lower_stat, temp.at(), made)?;
         upper.set_origin(temp.at(), FileKind::Dir, origin.as_ref())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
@@ -111,7 +111,7 @@ impl CopyUp {
         let new = Copied { inode, from: from.at(), stat: lower_stat, source, need, data_stays };
         let (file, mode) = self.make(&new, &temp)?;
         let made = Made { ids: upper.maker, mode };
-        meta::copy(upper.namespace, self.permissions, from.at(), &lower_stat, temp.at(), made)?;
+        meta::copy(Rules::of(&inode.stack), from.at(), &lower_stat, temp.at(), made)?;
         if data_stays {
             upper.set_mark(temp.at(), Mark::Metacopy, b"")?;
         }
@@ -144,7 +144,8 @@ impl CopyUp {
     /// permissions that the object has got.
     fn make(&self, new: &Copied<'_>, temp: &Temp<'_>) -> Result<(Option<OwnedFd>, u32)> {
         // Those of the original, if the thread's umask lets them pass; always enough for the daemon itself.
-        let wanted = if self.permissions == XattrPermissions::Off { new.stat.mode & 0o777 } else { 0o644 };
+        let by_attribute = new.inode.stack.by_attribute();
+        let wanted = if by_attribute { 0o644 } else { new.stat.mode & 0o777 };
         let mode = (wanted & !cred::thread_umask().call("unshare")?) | 0o600;
         match new.inode.kind {
             FileKind::Regular => {
@@ -162,7 +163,7 @@ impl CopyUp {
                 Ok((None, 0))
             }
             FileKind::Dir => Err(Error::Bug("a directory is not copied as a file")),
-            _ if self.permissions != XattrPermissions::Off => {
+            _ if by_attribute => {
                 open::create(temp.at(), OFlag::O_WRONLY, mode).call("openat2")?;
                 Ok((None, mode))
             }
@@ -319,7 +320,7 @@ impl CopyUp {
     fn sync_parent(&self, real: &Arc<RealDir>) -> Result<()> {
         match self.fsync {
             FsyncMode::Strict => name::sync_dir(real.fd().call("openat2")?.as_fd()).call("fsync"),
-            FsyncMode::Auto | FsyncMode::Volatile => Ok(()),
+            FsyncMode::Auto | FsyncMode::Volatile | FsyncMode::Off => Ok(()),
         }
     }
 
@@ -394,7 +395,7 @@ impl CopyUp {
 
     fn sync_file(&self, file: Option<&OwnedFd>) -> Result<()> {
         match (self.fsync, file) {
-            (FsyncMode::Volatile, _) | (_, None) => Ok(()),
+            (FsyncMode::Volatile | FsyncMode::Off, _) | (_, None) => Ok(()),
             (FsyncMode::Auto | FsyncMode::Strict, Some(file)) => {
                 copy::sync(file.as_fd(), false).call("fsync")
             }

@@ -54,6 +54,11 @@ impl Mount {
         let mut session = fuser::Session::new(adapter, &config.mountpoint, &options)
             .map_err(|error| refused(&config.mountpoint, &error))?;
         read_far_ahead(&config.mountpoint);
+        if config.mount.nosymfollow {
+            if let Err(errno) = mount::forbid_symlinks(&config.mountpoint) {
+                tracing::warn!("`nosymfollow` has no effect: {}: only root can set it", errno.desc());
+            }
+        }
         let notifier = session.notifier();
         overlay.on_change(Box::new(move |ino| {
             // The kernel may have forgotten it already; then there is nothing to say.

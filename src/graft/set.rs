@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::shown::shown;
 use super::{Cache, Cow, Source, Spec, is_volume_name, target};
-use crate::config::{IdRange, ids};
+use crate::config::ids;
 use crate::error::{Error, Result};
 
 /// The grafts of a mount: of `inherited`, taken over from other mounts, those whose target is not also given, and
@@ -82,7 +82,7 @@ fn why_not(spec: &Spec) -> Option<&'static str> {
         _ if matches!(spec.cache, Cache::Ttl(ttl) if ttl > Duration::from_secs(1_000_000_000)) => {
             Some("its cache=ttl: is longer than any mount lives")
         }
-        _ if !are_disjoint(&spec.ids.uids) || !are_disjoint(&spec.ids.gids) => {
+        _ if ids::disjoint(&spec.ids.uids).is_err() || ids::disjoint(&spec.ids.gids).is_err() => {
             Some("its maps of ids overlap or pass the last id")
         }
         _ => None,
@@ -100,12 +100,6 @@ fn is_inside(path: &Path) -> bool {
     !path.as_os_str().is_empty()
         && is_clean(&Path::new("/").join(path))
         && !path.as_os_str().as_bytes().starts_with(b"/")
-}
-
-fn are_disjoint(runs: &[IdRange]) -> bool {
-    let triples: Vec<String> =
-        runs.iter().map(|run| format!("{}:{}:{}", run.inside, run.outside, run.size)).collect();
-    runs.is_empty() || ids::parse(&triples.join(":")).is_ok()
 }
 
 #[cfg(test)]

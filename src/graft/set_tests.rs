@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::IdRange;
 use crate::graft::{mount, tmpfs, volume, volumes_from};
 
 fn given(texts: &[&str]) -> Vec<Spec> {
@@ -61,7 +62,7 @@ fn specs_from_elsewhere_are_looked_at() {
         (|s| s.cow = Some(Cow::Kept { upper: "u".into(), work: "/w".into() }), "layer"),
         (|s| (s.cow, s.read_only) = (Some(Cow::ThrowAway), true), "read-only"),
         (|s| s.cache = Cache::Ttl(Duration::MAX), "ttl"),
-        (|s| s.ids.uids = vec![IdRange { inside: 1, outside: 1, size: u32::MAX }], "ids"),
+        (|s| s.ids.uids = vec![IdRange { disk: 1, shown: 1, size: u32::MAX }], "ids"),
         (|s| change(s, |v| v.name = Some("../v".to_owned())), "name"),
         (|s| change(s, |v| v.subpath = Some("../x".into())), "subpath"),
         (|s| change(s, |v| v.subpath = Some("/x".into())), "subpath"),

@@ -112,7 +112,7 @@ fn our_own_words() {
 
 #[test]
 fn ids_as_triples_with_colons_or_hyphens() {
-    let run = |inside, outside, size| IdRange { inside, outside, size };
+    let run = |shown, disk, size| IdRange { disk, shown, size };
     let ids = IdMaps {
         uids: vec![run(0, 1000, 1), run(1, 100000, 65536)],
         gids: vec![run(0, 100, 1)],

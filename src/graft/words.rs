@@ -343,10 +343,10 @@ fn cache(value: &[u8]) -> Result<Cache, String> {
     }
 }
 
-/// All of the runs so far. Colons or hyphens stand between the numbers of a triple.
+/// All of the ranges so far. Colons or hyphens stand between the numbers of a triple.
 fn triples(all: &mut Vec<String>, value: &[u8]) -> Result<Vec<crate::config::IdRange>, String> {
     all.push(shown(value).replace('-', ":"));
-    ids::parse(&all.join(":"))
+    ids::parse(&all.join(":"), ids::Order::CallerFirst)
 }
 
 fn squash(value: &[u8]) -> Result<(Option<u32>, Option<u32>), String> {

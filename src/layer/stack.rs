@@ -427,7 +427,7 @@ fn use_of(config: &Config) -> Use {
     match config.fsync {
         _ if config.mount.read_only => Use::ReadOnly,
         FsyncMode::Volatile => Use::Volatile,
-        FsyncMode::Auto | FsyncMode::Strict => Use::Durable,
+        FsyncMode::Auto | FsyncMode::Strict | FsyncMode::Off => Use::Durable,
     }
 }
 

@@ -219,7 +219,7 @@ type Tried = (Namespace, Abilities, (u32, u32));
 fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<Tried> {
     let probe = Probe::new(workdir, upper)?;
     let (namespace, maker) = (probe.namespace(marks.userxattr)?, probe.maker()?);
-    Ok((namespace, probe.abilities(), maker))
+    Ok((namespace, probe.abilities(marks.whiteout_files), maker))
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -276,9 +276,9 @@ impl<'a> Probe<'a> {
     }
 
     /// Asked last: what was tried on may be elsewhere afterwards, or be a device.
-    fn abilities(&self) -> Abilities {
+    fn abilities(&self, whiteout_files: bool) -> Abilities {
         let device = self.workdir.temp();
-        let whiteout_devices = name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok();
+        let whiteout_devices = !whiteout_files && name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok();
         let rename_exchange = whiteout_devices
             && name::rename(self.temp.at(), device.at(), RenameFlags::RENAME_EXCHANGE).is_ok();
         let (file, other) = if rename_exchange { (&device, &self.temp) } else { (&self.temp, &device) };

@@ -399,7 +399,7 @@ impl Overlay {
         let file = self.file(fh)?;
         let inode = file.inode.now();
         let in_upper = inode.has_upper();
-        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile && !file.inode.stack.is_direct() {
+        if !self.copy_up.fsync().syncs() && !file.inode.stack.is_direct() {
             if in_upper {
                 self.look_for_losses(&file);
             }

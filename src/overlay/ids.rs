@@ -1,12 +1,13 @@
-//! Between the ids that callers see and the ids on disk.
+//! Translates between the ids on disk and the ids that callers see.
 
 use super::Caller;
-use crate::config::{IdMaps, IdRange};
+use crate::config::{IdMaps, IdRange, Unmapped};
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::sys::cred;
 
-/// What an id without a mapping shows as. Source: `/proc/sys/kernel/overflowuid`.
+/// The id without a meaning: shown for an id on disk that no range covers, and written for a caller's id that no range
+/// covers. Source: `/proc/sys/kernel/overflowuid`.
 const OVERFLOW: u32 = 65534;
 
 /// The owner shown for `uid` on disk.
@@ -19,14 +20,22 @@ pub(super) fn shown_gid(ids: &IdMaps, gid: u32) -> u32 {
     ids.squash_gid.unwrap_or_else(|| shown(&ids.gids, gid))
 }
 
-/// The id on disk of an owner given by a caller. Errors: `Invalid` without a mapping.
+/// The id on disk of an owner given by a caller.
+///
+/// # Errors
+///
+/// `Invalid` where no range covers it and the maps refuse that.
 pub(super) fn disk_uid(ids: &IdMaps, uid: u32) -> Result<u32> {
-    on_disk(&ids.uids, uid)
+    on_disk(&ids.uids, uid, ids.unmapped)
 }
 
-/// The id on disk of a group given by a caller. Errors: `Invalid` without a mapping.
+/// The id on disk of a group given by a caller.
+///
+/// # Errors
+///
+/// As [`disk_uid`].
 pub(super) fn disk_gid(ids: &IdMaps, gid: u32) -> Result<u32> {
-    on_disk(&ids.gids, gid)
+    on_disk(&ids.gids, gid, ids.unmapped)
 }
 
 /// A POSIX ACL as callers see it, from what is on disk. What is no ACL is left as it is.
@@ -38,12 +47,15 @@ pub(super) fn shown_acl(ids: &IdMaps, value: &mut [u8]) {
     }
 }
 
-/// A POSIX ACL as it is on disk, from what a caller gave. Errors: `Invalid` for an id without a mapping.
+/// A POSIX ACL as it is on disk, from what a caller gave. Never grants the overflow id what the caller granted another.
+///
+/// # Errors
+///
+/// `Invalid` for an id that no range covers.
 pub(super) fn disk_acl(ids: &IdMaps, value: &mut [u8]) -> Result<()> {
     for (tag, id) in named_ids(value) {
-        let given = u32::from_le_bytes(*id);
-        let on_disk = if tag == ACL_USER { disk_uid(ids, given)? } else { disk_gid(ids, given)? };
-        *id = on_disk.to_le_bytes();
+        let ranges = if tag == ACL_USER { &ids.uids } else { &ids.gids };
+        *id = on_disk(ranges, u32::from_le_bytes(*id), Unmapped::Refused)?.to_le_bytes();
     }
     Ok(())
 }
@@ -73,18 +85,20 @@ fn shown(ranges: &[IdRange], id: u32) -> u32 {
     if ranges.is_empty() {
         return id;
     }
-    let range = ranges.iter().find(|range| id.checked_sub(range.outside).is_some_and(|at| at < range.size));
-    range.map_or(OVERFLOW, |range| range.inside + (id - range.outside))
+    let range = ranges.iter().find(|range| id.checked_sub(range.disk).is_some_and(|at| at < range.size));
+    range.map_or(OVERFLOW, |range| range.shown + (id - range.disk))
 }
 
-fn on_disk(ranges: &[IdRange], id: u32) -> Result<u32> {
+fn on_disk(ranges: &[IdRange], id: u32, unmapped: Unmapped) -> Result<u32> {
     if ranges.is_empty() {
         return Ok(id);
     }
-    let range = ranges.iter().find(|range| id.checked_sub(range.inside).is_some_and(|at| at < range.size));
-    range
-        .map(|range| range.outside + (id - range.inside))
-        .ok_or(Error::Invalid("the id has no mapping in this mount"))
+    let range = ranges.iter().find(|range| id.checked_sub(range.shown).is_some_and(|at| at < range.size));
+    match (range, unmapped) {
+        (Some(range), _) => Ok(range.disk + (id - range.shown)),
+        (None, Unmapped::Overflow) => Ok(OVERFLOW),
+        (None, Unmapped::Refused) => Err(Error::Invalid("no range of this mount's id map covers the id")),
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +107,7 @@ mod tests {
 
     #[test]
     fn ids_in_acls_are_mapped_both_ways() {
-        let uids = vec![IdRange { inside: 0, outside: 1000, size: 10 }];
+        let uids = vec![IdRange { disk: 1000, shown: 0, size: 10 }];
         let ids = IdMaps { uids, ..IdMaps::default() };
         let entry =
             |tag: u16, id: u32| [&tag.to_le_bytes()[..], &7u16.to_le_bytes(), &id.to_le_bytes()].concat();
@@ -115,16 +129,15 @@ mod tests {
 
     #[test]
     fn ids_are_mapped_both_ways() {
-        let ranges = [
-            IdRange { inside: 0, outside: 1000, size: 1 },
-            IdRange { inside: 1, outside: 100_000, size: 65536 },
-        ];
+        let ranges =
+            [IdRange { disk: 1000, shown: 0, size: 1 }, IdRange { disk: 100_000, shown: 1, size: 65536 }];
         assert_eq!(shown(&ranges, 1000), 0);
         assert_eq!(shown(&ranges, 100_007), 8);
         assert_eq!(shown(&ranges, 5), OVERFLOW);
-        assert_eq!(on_disk(&ranges, 0), Ok(1000));
-        assert_eq!(on_disk(&ranges, 8), Ok(100_007));
-        assert!(on_disk(&ranges, 70_000).is_err());
-        assert_eq!((shown(&[], 7), on_disk(&[], 7)), (7, Ok(7)));
+        assert_eq!(on_disk(&ranges, 0, Unmapped::Refused), Ok(1000));
+        assert_eq!(on_disk(&ranges, 8, Unmapped::Overflow), Ok(100_007));
+        assert!(on_disk(&ranges, 70_000, Unmapped::Refused).is_err());
+        assert_eq!(on_disk(&ranges, 70_000, Unmapped::Overflow), Ok(OVERFLOW));
+        assert_eq!((shown(&[], 7), on_disk(&[], 7, Unmapped::Refused)), (7, Ok(7)));
     }
 }

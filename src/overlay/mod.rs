@@ -86,7 +86,6 @@ pub struct Caller {
 /// The choices of a mount that operations ask for.
 #[derive(Debug)]
 pub struct Settings {
-    acl: bool,
     static_nlink: bool,
     redirects: bool,
     /// The kernel keeps written pages, and reads through whatever descriptor it writes by.
@@ -140,9 +139,8 @@ impl Overlay {
         let stack = Arc::new(Stack::open(config, &shared)?);
         let overlay = Overlay {
             grafts: Grafts::new(shared, config),
-            copy_up: CopyUp::new(config.fsync, config.marks.metacopy, config.xattr_permissions),
+            copy_up: CopyUp::new(config.fsync, config.marks.metacopy),
             settings: Settings {
-                acl: config.acl,
                 static_nlink: config.static_nlink,
                 redirects: config.marks.redirect_dir == RedirectDir::On,
                 writeback: config.writeback,

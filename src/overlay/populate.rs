@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 
 use super::Overlay;
 use super::attr::stat_shown;
+use crate::config::XattrPermissions;
 use crate::copy_up::{data, meta};
 use crate::error::{Context, Error, Result};
 use crate::inode::Inode;
@@ -125,7 +126,9 @@ fn copy_facts(inode: &Arc<Inode>, to: At<'_>) -> Result<()> {
     inode.with(|at| {
         let facts = stat_shown(stack, at)?;
         let made = meta::Made::of(&stat(to).call("statx")?);
-        meta::copy(stack.namespace, crate::config::XattrPermissions::Off, at, &facts, to, made)?;
+        // A volume is a plain directory.
+        let rules = meta::Rules { permissions: XattrPermissions::Off, ..meta::Rules::of(stack) };
+        meta::copy(rules, at, &facts, to, made)?;
         meta::copy_times(&facts, to)
     })
 }

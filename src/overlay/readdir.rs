@@ -111,7 +111,7 @@ impl Overlay {
     /// Writes a directory's names to the disk.
     pub fn fsyncdir(&self, fh: Fh) -> Result<()> {
         let inode = &self.opened_dir(fh)?.inode;
-        if self.copy_up.fsync() == crate::config::FsyncMode::Volatile && !inode.stack.is_direct() {
+        if !self.copy_up.fsync().syncs() && !inode.stack.is_direct() {
             return self.nothing_lost();
         }
         match inode.upper_dir() {

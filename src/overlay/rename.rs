@@ -423,9 +423,9 @@ impl Overlay {
         let before = stat(At::fd(fd.as_fd())).call("statx")?;
         let temp = upper.temp();
         name::mkdir(temp.at(), 0o700).call("mkdirat")?;
-        let permissions = target.stack.terms.permissions;
         let made = meta::Made { ids: upper.maker, mode: 0o700 };
-        meta::copy(upper.namespace, permissions, At::fd(fd.as_fd()), &before, temp.at(), made)?;
+        let rules = meta::Rules::of(&target.stack);
+        meta::copy(rules, At::fd(fd.as_fd()), &before, temp.at(), made)?;
         upper.set_opaque(temp.at())?;
         meta::copy_times(&before, temp.at())?;
         match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {

@@ -78,10 +78,7 @@ impl Overlay {
             };
             let Some(name) = shown_as else { continue };
             let hidden = name.as_bytes().starts_with(b"trusted.") && caller.uid != 0;
-            if hidden
-                || is_own(&inode.stack, name.as_bytes())
-                || (!self.settings.acl && is_acl(name.as_bytes()))
-            {
+            if hidden || is_own(&inode.stack, name.as_bytes()) {
                 continue;
             }
             shown.extend_from_slice(&name.into_vec());
@@ -158,9 +155,6 @@ impl Overlay {
 
     /// The name under which the layers keep the attribute. Errors: `NotPermitted` for what belongs to marks.
     fn stored(&self, stack: &Stack, name: &OsStr) -> Result<CString> {
-        if !self.settings.acl && is_acl(name.as_bytes()) {
-            return Err(Error::Unsupported);
-        }
         if is_own(stack, name.as_bytes()) {
             return Err(Error::NotPermitted("the attribute holds what the mount shows as owner and mode"));
         }

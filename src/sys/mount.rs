@@ -50,7 +50,6 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
     const FSPICK_CLOEXEC: libc::c_uint = 1;
     const FSCONFIG_SET_FLAG: libc::c_uint = 0;
     const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
-    const MOUNT_ATTR_RDONLY: u64 = 1;
     let none = std::ptr::null::<libc::c_char>();
     let context = mountpoint.with_nix_path(|path| {
         // SAFETY: the path is a NUL-terminated string that lives through the call.
@@ -66,7 +65,25 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_RECONFIGURE, none, none, 0)
     };
     Errno::result(done)?;
-    let attr = [0u64, MOUNT_ATTR_RDONLY, 0, 0];
+    set_attributes(mountpoint, 0, MOUNT_ATTR_RDONLY)
+}
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
+
+/// Lets the kernel follow no symlink of the filesystem that is mounted at `mountpoint`.
+///
+/// # Errors
+///
+/// `EPERM` without CAP_SYS_ADMIN in the user namespace, `ENOSYS` before Linux 5.12.
+///
+/// Source: mount_setattr(2), `MOUNT_ATTR_NOSYMFOLLOW`.
+pub fn forbid_symlinks(mountpoint: &Path) -> Result<()> {
+    set_attributes(mountpoint, MOUNT_ATTR_NOSYMFOLLOW, 0)
+}
+
+fn set_attributes(mountpoint: &Path, set: u64, clear: u64) -> Result<()> {
+    let attr = [set, clear, 0, 0];
     let done = mountpoint.with_nix_path(|path| {
         // SAFETY: the path is NUL-terminated; `attr` is laid out as struct mount_attr (set, clear, propagation, user
         // namespace), lives through the call, and its size is given.

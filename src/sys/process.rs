@@ -21,6 +21,20 @@ pub fn fork() -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
+/// Enters the mount namespace that the file at `path` stands for; the working directory becomes its root. The process must
+/// have one thread.
+///
+/// # Errors
+///
+/// `EPERM` without CAP_SYS_ADMIN and CAP_SYS_CHROOT, `EINVAL` if it is not the file of a mount namespace.
+///
+/// Source: setns(2).
+pub fn enter_mount_namespace(path: &Path) -> nix::Result<()> {
+    let file = std::fs::File::open(path)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNS)
+}
+
 /// Closes every descriptor from the third on that the caller left open, so that nobody waits for a pipe which the
 /// daemon does not know it holds. Call it before this process opens any of its own.
 pub fn close_inherited() {

@@ -34,7 +34,7 @@ fn install(f: &Fixture, name: &str) {
     run(Command::new("mount").arg("--bind").arg(&bin).arg("/usr/local/bin")).ok();
 }
 
-fn layers(f: &Fixture) -> String {
+pub fn layers(f: &Fixture) -> String {
     let [top, below, upper, work] =
         [f.low(0, ""), f.low(1, ""), f.up(""), f.work("")].map(|p| p.display().to_string());
     format!("lowerdir={top}:{below},upperdir={upper},workdir={work}")
@@ -141,7 +141,7 @@ fn the_call_of_podman() {
         if label && fs::read_to_string("/proc/filesystems").unwrap().contains("selinuxfs") {
             continue;
         }
-        let id = |option: &str, id: u32| format!(",{option}=:0:{id}:1");
+        let id = |option: &str, id: u32| format!(",{option}=:{id}:0:1");
         let maps = if mode() == Mode::Fusermount {
             id("uidmapping", stat(&home).uid()) + &id("gidmapping", stat(&home).gid())
         } else {

@@ -11,6 +11,7 @@ mod attr;
 mod callers;
 mod coherence;
 mod compose;
+mod contract;
 mod copy_up;
 mod create;
 mod daemon;
