@@ -15,10 +15,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exit::{Failure, Outcome};
+use super::exit::{Failure, Outcome, say};
 use super::record::{Details, Kept};
 use super::{log, mounts};
 use crate::config::{Config, check};
@@ -36,26 +37,79 @@ pub struct Job {
     pub ephemeral: Option<PathBuf>,
     /// The caller waits until the mount is gone.
     pub foreground: bool,
+    /// Whether notes about a mount that is up go to standard error.
+    pub notes: Notes,
     /// Where the log goes.
     pub target: log::Target,
     /// What is logged.
     pub level: log::Level,
 }
 
-/// The report of a mount that is up; any other report is the sentence that says why it is not.
+/// What is said about a mount that is up and shows otherwise than its command line may suggest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notes {
+    /// A line each, to a person.
+    Printed,
+    /// Nothing: engines take what a mount program says for an error.
+    Silent,
+}
+
+/// How many mounts inside a layer a note names.
+const FEW_PLACES: usize = 6;
+
+impl Notes {
+    fn print(self, notes: &[String]) {
+        if self == Notes::Printed {
+            notes.iter().for_each(|note| say(&format!("note: {note}")));
+        }
+    }
+
+    /// What the lower layers leave out, if it is to be said: mounts inside a layer, where the daemon may make a private clone.
+    fn about_mounts(self, config: &Config) -> Vec<String> {
+        if self == Notes::Silent || !crate::sys::cred::may_administer() {
+            return Vec::new();
+        }
+        let mounts = mounts::all().unwrap_or_default();
+        let note = |lower: &PathBuf| {
+            let places = mounts::left_out(&mounts, lower);
+            let named: Vec<String> =
+                places.iter().take(FEW_PLACES).map(|place| place.display().to_string()).collect();
+            let more = match places.len().saturating_sub(FEW_PLACES) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            (!places.is_empty()).then(|| {
+                let named = named.join(", ");
+                format!("{named}{more}: mounted inside lower layer {lower:?}, and not part of it")
+            })
+        };
+        config.lowers.iter().filter_map(note).collect()
+    }
+}
+
+/// Begins the report of a mount that is up; notes follow, a line each. Any other report is the sentence that says why it is not.
 const UP: &[u8] = b"+";
 
 /// Makes the mount; returns when it is up, or in the foreground when it is gone again.
 pub fn start(job: Job) -> Outcome {
+    let notes = job.notes;
     if job.foreground {
-        return serve(job, || Ok(()));
+        let mut all = notes.about_mounts(&job.config);
+        return serve(job, |overlaps| {
+            all.extend(overlaps);
+            notes.print(&all);
+            Ok(())
+        });
     }
     let failed = |what: &str, errno: nix::Error| Failure::Failed(format!("{what}: {}", errno.desc()));
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed("pipe2", errno))?;
     match process::fork().map_err(|errno| failed("fork", errno))? {
         ForkResult::Parent { child } => {
             drop(writer);
-            wait_for_report(reader, child)?;
+            // While the child works.
+            let mut all = notes.about_mounts(&job.config);
+            all.extend(wait_for_report(reader, child)?);
+            notes.print(&all);
             // Until somebody has asked, the kernel takes the root for a directory of user 0 that nobody may change.
             let _ = std::fs::metadata(&job.config.mountpoint);
             Ok(())
@@ -74,11 +128,12 @@ fn in_background(job: Job, writer: OwnedFd) {
     let mut writer = Some(File::from(writer));
     // Fails only for a leader of a group, which a fresh child is not.
     let _ = setsid();
-    let up = || {
+    let up = |notes: Vec<String>| {
         leave_terminal()?;
+        let report = [UP, notes.join("\n").as_bytes()].concat();
         // Without a parent there is nobody who knows of the mount, so it must not stay.
         let gone = |_| Failure::Failed("the caller went away before the mount was up".to_owned());
-        writer.take().map_or(Ok(()), |mut pipe| pipe.write_all(UP)).map_err(gone)
+        writer.take().map_or(Ok(()), |mut pipe| pipe.write_all(&report)).map_err(gone)
     };
     if let Err(failure) = serve(job, up) {
         let (Failure::Usage(sentence) | Failure::Failed(sentence)) = failure else { return };
@@ -91,7 +146,8 @@ fn in_background(job: Job, writer: OwnedFd) {
 }
 
 /// Brings the mount up, calls `up`, serves until it is unmounted, cleans up.
-fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
+fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
+    let hangup = Hangup::of(&job);
     log::begin(job.target, job.level);
     // Modes are made by the callers of the mount; the daemon's own mask would take bits away.
     umask(Mode::empty());
@@ -110,7 +166,7 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     if let Some(made) = &ephemeral {
         config.upper = Some(made.upper());
     }
-    check::check(&config)?;
+    let notes = check::check(&config)?;
     // The name that /proc/mounts will show, however the caller came here.
     config.mountpoint = std::fs::canonicalize(&config.mountpoint).map_err(|error| {
         Error::Setup(format!(
@@ -129,13 +185,22 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
     // Whatever else may be mounted on the machine, this is the last thing that was mounted there.
     let device = crate::sys::mount::device(&config.mountpoint).ok();
     let device = device.map(|(major, minor)| format!("{major}:{minor}"));
-    let record = device.as_deref().and_then(|name| Kept::new(name, &Details::new(&config, mount.notes())));
+    let record = device.as_deref().and_then(|name| {
+        let details = Details::new(&config, mount.overlay().stack().is_fenced(), mount.notes());
+        Kept::new(name, &config.mountpoint, &details)
+    });
     let record = record.map(Arc::new);
     let control = record.as_ref().and_then(|record| control(record, &mount));
-    obey(signals, mount.unmounter(), config.mountpoint, device)?;
+    obey(signals, hangup, mount.unmounter(), config.mountpoint, device)?;
     // If `up` fails, dropping the mount unmounts it.
-    up()?;
+    up(notes)?;
+    if job.foreground {
+        tell_supervisor(NotifyState::Ready);
+    }
     let served = mount.run();
+    if job.foreground {
+        tell_supervisor(NotifyState::Stopping);
+    }
     // What callers of the control socket still change is given back first.
     drop(control);
     // The record goes last: `stratafs umount` waits for it.
@@ -144,6 +209,34 @@ fn serve(job: Job, up: impl FnOnce() -> Outcome) -> Outcome {
         record.leave();
     }
     served.map_err(Failure::from)
+}
+
+/// What SIGHUP means.
+#[derive(Debug)]
+enum Hangup {
+    /// The terminal that the daemon was started on has gone: unmount.
+    Unmounts,
+    /// A program that rotates logs asks for a new file, where there is one.
+    Reopens(Option<Arc<log::LogFile>>),
+}
+
+impl Hangup {
+    fn of(job: &Job) -> Hangup {
+        match &job.target {
+            log::Target::File(file) => Hangup::Reopens(Some(file.clone())),
+            // Only a process with a controlling terminal can open this.
+            _ if job.foreground && File::open("/dev/tty").is_ok() => Hangup::Unmounts,
+            _ => Hangup::Reopens(None),
+        }
+    }
+}
+
+/// Tells a supervisor, such as systemd with `Type=notify`, how far the daemon is. Without `$NOTIFY_SOCKET` there is none.
+/// Source: sd_notify(3).
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("$NOTIFY_SOCKET cannot be told of the mount: {error}");
+    }
 }
 
 /// The socket by which a mount that is up is changed; nothing, with a word in the log, if it cannot be made.
@@ -161,11 +254,22 @@ fn device_at(mountpoint: &Path) -> Option<String> {
     mounts::at(&mounts, mountpoint).filter(|entry| entry.is_ours()).map(|entry| entry.device.clone())
 }
 
-/// Starts the thread that unmounts when the daemon is told to end, and detaches when it is told again.
-fn obey(mut signals: Signals, mut unmounter: Unmounter, at: PathBuf, device: Option<String>) -> Outcome {
+/// Starts the thread that handles signals: SIGTERM and SIGINT unmount, and detach the second time; SIGHUP does what `hangup`
+/// says.
+fn obey(
+    mut signals: Signals,
+    hangup: Hangup,
+    mut unmounter: Unmounter,
+    at: PathBuf,
+    device: Option<String>,
+) -> Outcome {
     let thread = move || {
         let mut told = false;
         for signal in signals.forever() {
+            if let (SIGHUP, Hangup::Reopens(file)) = (signal, &hangup) {
+                file.iter().for_each(|file| file.reopen());
+                continue;
+            }
             tracing::info!("signal {signal}: unmounting");
             if !told {
                 told = true;
@@ -186,13 +290,13 @@ fn obey(mut signals: Signals, mut unmounter: Unmounter, at: PathBuf, device: Opt
     named.map(drop).map_err(|error| Failure::Failed(format!("no thread for signals: {error}")))
 }
 
-/// The parent: what the child says, or how it died without a word.
-fn wait_for_report(reader: OwnedFd, child: Pid) -> Outcome {
+/// The parent: the notes of a mount that is up, what the child says otherwise, or how it died without a word.
+fn wait_for_report(reader: OwnedFd, child: Pid) -> Result<Vec<String>, Failure> {
     let mut report = Vec::new();
     // An unreadable pipe is as good as an empty one.
     let _ = File::from(reader).read_to_end(&mut report);
-    if report == UP {
-        return Ok(());
+    if let Some(notes) = report.strip_prefix(UP) {
+        return Ok(String::from_utf8_lossy(notes).lines().map(str::to_owned).collect());
     }
     let status = waitpid(child, None);
     if !report.is_empty() {
@@ -232,7 +336,7 @@ mod tests {
     use super::*;
 
     /// What the parent makes of a child that writes `report` and ends as the shell command `end` says.
-    fn outcome(report: &[u8], end: &str) -> Outcome {
+    fn outcome(report: &[u8], end: &str) -> Result<Vec<String>, Failure> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("pipe");
         File::from(writer).write_all(report).expect("report");
         let mut child = Command::new("sh").args(["-c", end]).spawn().expect("child");
@@ -248,7 +352,8 @@ mod tests {
             Err(Failure::Failed(sentence)) => sentence,
             other => unreachable!("{other:?}"),
         };
-        assert_eq!(outcome(UP, "exit 0"), Ok(()));
+        assert_eq!(outcome(UP, "exit 0"), Ok(vec![]));
+        assert_eq!(outcome(b"+one\ntwo", "exit 0"), Ok(vec!["one".to_owned(), "two".to_owned()]));
         assert_eq!(sentence(outcome(b"no such layer", "exit 0")), "no such layer");
         assert!(sentence(outcome(b"", "exit 101")).contains("exit status 101"));
         assert!(sentence(outcome(b"", "kill -KILL $$")).contains("SIGKILL"));

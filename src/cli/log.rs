@@ -3,8 +3,15 @@
 //! Records that fuser writes through `log` come along. On success nothing is written at the default level.
 
 use std::fs::File;
-use std::path::Path;
+use std::io::{IsTerminal, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use parking_lot::Mutex;
 
 use syslog_tracing::{Facility, Options, Syslog};
 use tracing::level_filters::LevelFilter;
@@ -22,7 +29,62 @@ pub enum Target {
     /// In the background.
     Syslog,
     /// Where `--log-file` says.
-    File(File),
+    File(Arc<LogFile>),
+}
+
+/// The file of `--log-file`. Its directory stays open, so that opening it again never leads through the mount.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    dir: OwnedFd,
+    file: Mutex<File>,
+}
+
+impl LogFile {
+    /// Opens the file at `path` at its end, and creates it first if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Failed`, with the path and the remedy.
+    pub fn open(path: &Path) -> Result<Arc<LogFile>, Failure> {
+        let failed = |why: String| {
+            Failure::Failed(format!(
+                "--log-file {path:?} cannot be opened ({why}): name a file in a writable directory"
+            ))
+        };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| failed(error.to_string()))?;
+        let dir = crate::sys::open::root(parent).map_err(|errno| failed(errno.desc().to_owned()))?;
+        Ok(Arc::new(LogFile { path: path.to_owned(), dir, file: Mutex::new(file) }))
+    }
+
+    /// Opens the file again, for a program that has moved the old one away. A new one gets the old one's mode. If it cannot be
+    /// opened, the log goes on in the old one and says why.
+    pub fn reopen(&self) {
+        let mode = self.file.lock().metadata().map_or(0o640, |facts| facts.mode() & 0o777);
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        let name = self.path.file_name().unwrap_or_default();
+        match openat(&self.dir, name, flags, Mode::from_bits_truncate(mode)) {
+            Ok(file) => *self.file.lock() = File::from(file),
+            Err(errno) => {
+                tracing::error!("--log-file {:?} cannot be opened again: {}", self.path, errno.desc())
+            }
+        }
+    }
+}
+
+impl Write for &LogFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is logged, checked.
@@ -50,31 +112,36 @@ impl Level {
     }
 }
 
-/// The file of `--log-file`, opened at its end.
-pub fn open(path: &Path) -> Result<File, Failure> {
-    File::options().create(true).append(true).open(path).map_err(|error| {
-        Failure::Failed(format!(
-            "--log-file {path:?} cannot be opened ({error}): name a file in a writable directory"
-        ))
-    })
-}
-
 /// Begins to log. A second call changes nothing.
 pub fn begin(target: Target, level: Level) {
-    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
+    // A reader of the log that has gone, as after `| head`, must not end the daemon: by itself the crate would print the error,
+    // and panic where that fails too.
+    if matches!(target, Target::Syslog) {
+        // syslog(3) reads the time zone at its first line, under a lock; by then the mount may cover /etc.
+        crate::sys::clock::local(0);
+    }
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).log_internal_errors(false);
     // An error means that a subscriber is there already: one set by a test.
     let _ = match target {
-        Target::Stderr => builder.with_writer(std::io::stderr).finish().with(level.0).try_init(),
-        Target::File(file) => {
-            builder.with_ansi(false).with_writer(Arc::new(file)).finish().with(level.0).try_init()
+        Target::Stderr => {
+            let colours = std::io::stderr().is_terminal();
+            builder.with_ansi(colours).with_writer(std::io::stderr).finish().with(level.0).try_init()
         }
-        Target::Syslog => match Syslog::new(c"stratafs", Options::LOG_PID, Facility::Daemon) {
-            // syslog adds the time itself.
-            Some(syslog) => {
-                builder.with_ansi(false).without_time().with_writer(syslog).finish().with(level.0).try_init()
+        Target::File(file) => builder.with_ansi(false).with_writer(file).finish().with(level.0).try_init(),
+        // Connected now: the mount may cover /dev.
+        Target::Syslog => {
+            match Syslog::new(c"stratafs", Options::LOG_PID | Options::LOG_NDELAY, Facility::Daemon) {
+                // syslog adds the time itself.
+                Some(syslog) => builder
+                    .with_ansi(false)
+                    .without_time()
+                    .with_writer(syslog)
+                    .finish()
+                    .with(level.0)
+                    .try_init(),
+                None => Ok(()),
             }
-            None => Ok(()),
-        },
+        }
     };
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::args::LsArgs;
 use super::exit::{Failure, Outcome};
 use super::mounts::{self, Entry};
-use super::record::{Details, Seen};
+use super::record::{self, Details, Seen};
 use crate::graft::{Source, Spec};
 
 /// A mount and its daemon.
@@ -64,10 +64,11 @@ impl Row {
 pub fn ls(args: LsArgs) -> Outcome {
     let mounts = mounts::all()
         .map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
-    let rows: Vec<Row> = mounts.into_iter().filter(Entry::is_ours).map(Row::new).collect();
+    record::forget_all_dead();
+    let rows: Vec<Row> = mounts.iter().filter(|entry| entry.is_ours()).cloned().map(Row::new).collect();
     let text = match (args.json, args.verbose) {
         (true, _) => json(&rows),
-        (_, true) => verbose(&rows),
+        (_, true) => verbose(&rows, &mounts),
         _ => table(&rows),
     };
     // A reader such as `head` may have seen enough.
@@ -92,13 +93,13 @@ fn table(rows: &[Row]) -> String {
     out
 }
 
-fn verbose(rows: &[Row]) -> String {
-    let blocks: Vec<String> = rows.iter().map(block).collect();
+fn verbose(rows: &[Row], mounts: &[Entry]) -> String {
+    let blocks: Vec<String> = rows.iter().map(|row| block(row, mounts)).collect();
     blocks.join("\n")
 }
 
 /// A mount, its mountpoint as the heading.
-fn block(row: &Row) -> String {
+fn block(row: &Row, mounts: &[Entry]) -> String {
     let mut out = format!("{}\n", row.entry.mountpoint.display());
     let mut put = |key: &str, value: &str| {
         // Writing to a string cannot fail.
@@ -120,6 +121,9 @@ fn block(row: &Row) -> String {
         details.work.iter().for_each(|path| put("work", &shown(path)));
         details.lowers.iter().for_each(|path| put("lower", &shown(path)));
         details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
+        let left_out = details.lowers.iter().flat_map(|lower| mounts::left_out(mounts, lower));
+        let left_out = left_out.filter(|place| details.fenced && *place != row.entry.mountpoint);
+        left_out.for_each(|place| put("without", &format!("{}, mounted in a lower layer", shown(place))));
         details.maps.iter().for_each(|map| put("map", map));
         details.grafts.iter().for_each(|spec| put("graft", &graft(spec)));
         details.socket.iter().for_each(|path| put("socket", &shown(path)));
@@ -214,6 +218,7 @@ mod tests {
             lowers: vec!["/l1".into(), "/l\"2".into()],
             upper: Some("/u".into()),
             work: Some("/w".into()),
+            fenced: true,
             maps: vec!["uid disk 0-65535 shown as 200000-265535".into()],
             notes: vec!["no passthrough: tab\there".into()],
             grafts: ["/host:/etc/x:ro,uidmap=5:0:1", "data:/data:O", "/anonymous"]
@@ -237,11 +242,12 @@ mod tests {
 
     #[test]
     fn the_long_form_shows_layers_and_notes() {
-        let text = verbose(&rows());
+        let text = verbose(&rows(), &mounts::parse(b"1 1 0:1 / /l1/proc rw - proc p rw\n"));
         for part in [
             "/mnt/a b\n",
             "  upper    /u\n",
             "  lower    /l1\n",
+            "  without  /l1/proc, mounted in a lower layer\n",
             "  map      uid disk 0-65535 shown as 200000-265535\n",
             "  graft    /etc/x is /host, read-only, uid disk 0 shown as 5\n",
             "  graft    /data is volume data, copy-on-write\n",
@@ -251,7 +257,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
-        assert_eq!(verbose(&[]), "");
+        assert_eq!(verbose(&[], &[]), "");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod ls;
 pub mod mount;
 pub mod mounts;
 pub mod record;
+pub mod remount;
 pub mod shadow;
 pub mod umount;
 pub mod volume;

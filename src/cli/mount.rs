@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::args::{DaemonArgs, HelperArgs, MountArgs};
-use super::daemon::{self, Job};
+use super::daemon::{self, Job, Notes};
 use super::exit::{Failure, Outcome, say};
 use super::grafts;
 use super::log::{self, Level, Target};
+use super::remount;
 use crate::config::draft::{Draft, absolute};
 use crate::config::{Config, MountFlags, check, options};
 use crate::sys::process;
@@ -15,6 +16,9 @@ use crate::sys::process;
 /// `stratafs mount`
 pub fn mount(args: MountArgs) -> Outcome {
     let mut draft = draft(&args.options)?;
+    if draft.remount {
+        return remount::remount(&args.mountpoint, &args.options);
+    }
     let both = |what: &str, short: &str, long: &str| {
         Failure::Usage(format!(
             "{what} is given both by `{short}` and by `-o {long}=`: leave one of them out"
@@ -55,7 +59,7 @@ pub fn mount(args: MountArgs) -> Outcome {
     config.grafts = grafts::grafts(&args.grafts)?;
     config.state = args.grafts.state.map(absolute).transpose().map_err(Failure::usage)?;
     config.remove_anonymous = args.grafts.rm;
-    start(config, ephemeral, how)
+    start(config, ephemeral, how, Notes::Printed)
 }
 
 /// What the form without a command means where nothing is said, and `stratafs mount` does not: the defaults of what it
@@ -73,11 +77,14 @@ fn helper_defaults() -> Draft {
 /// The form without a command. `dry` looks at everything and mounts nothing, as `mount --fake` asks.
 pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
     let mut draft = helper_defaults();
+    let mut unknown = Vec::new();
     for list in &args.options {
-        for unknown in options::parse_tolerant(&mut draft, list).map_err(Failure::usage)? {
-            say(&format!("warning: {unknown}; ignored"));
-        }
+        unknown.extend(options::parse_tolerant(&mut draft, list).map_err(Failure::usage)?);
     }
+    if let (true, Some(mountpoint)) = (draft.remount, args.places.last()) {
+        return remount::remount(mountpoint, &args.options);
+    }
+    unknown.iter().for_each(|unknown| say(&format!("warning: {unknown}; ignored")));
     let debug = args.debug || draft.debug;
     let mut places = args.places.into_iter();
     let (first, second) = (places.next().unwrap_or_default(), places.next());
@@ -100,14 +107,14 @@ pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
         enter(namespace)?;
     }
     if dry {
-        return check::check(&config).map_err(Failure::from);
+        return check::check(&config).map(drop).map_err(Failure::from);
     }
     let mut how = args.daemon;
     if debug {
         how.foreground = true;
         how.log_level.get_or_insert("debug".to_owned());
     }
-    start(config, None, how)
+    start(config, None, how, Notes::Silent)
 }
 
 /// mount.fuse3 with `drop_privileges` opens the device itself and hands over `/dev/fd/N`.
@@ -134,15 +141,15 @@ fn draft(lists: &[OsString]) -> Result<Draft, Failure> {
     Ok(draft)
 }
 
-fn start(config: Config, ephemeral: Option<PathBuf>, how: DaemonArgs) -> Outcome {
+fn start(config: Config, ephemeral: Option<PathBuf>, how: DaemonArgs, notes: Notes) -> Outcome {
     if !how.foreground {
         process::close_inherited();
     }
     let level = Level::new(how.log_level.as_deref())?;
     let target = match &how.log_file {
-        Some(path) => Target::File(log::open(path)?),
+        Some(path) => Target::File(log::LogFile::open(path)?),
         None if how.foreground => Target::Stderr,
         None => Target::Syslog,
     };
-    daemon::start(Job { config, ephemeral, foreground: how.foreground, target, level })
+    daemon::start(Job { config, ephemeral, foreground: how.foreground, notes, target, level })
 }

@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::config::MountFlags;
+
 /// The type of our mounts.
 pub const OUR_TYPE: &str = "fuse.stratafs";
 
@@ -32,6 +34,23 @@ impl Entry {
         self.fs_type == OUR_TYPE
     }
 
+    /// The flags of the mount, as options name them.
+    pub fn flags(&self) -> MountFlags {
+        let all: Vec<&str> = self.options.split(',').chain(self.super_options.split(',')).collect();
+        let has = |name: &str| all.contains(&name);
+        MountFlags {
+            read_only: self.is_read_only(),
+            nosuid: has("nosuid"),
+            nodev: has("nodev"),
+            noexec: has("noexec"),
+            nosymfollow: has("nosymfollow"),
+            noatime: has("noatime"),
+            sync: has("sync"),
+            dirsync: has("dirsync"),
+            ..MountFlags::default()
+        }
+    }
+
     /// Whether no change is taken.
     pub fn is_read_only(&self) -> bool {
         let says_ro = |options: &str| options.split(',').any(|option| option == "ro");
@@ -50,6 +69,21 @@ pub fn all() -> std::io::Result<Vec<Entry>> {
 /// The mount one sees at `path`, which is its mountpoint: the last one made there.
 pub fn at<'a>(mounts: &'a [Entry], path: &Path) -> Option<&'a Entry> {
     mounts.iter().rev().find(|entry| entry.mountpoint == path)
+}
+
+/// The mounts below `layer` that a private clone of its mount does not have, each place once. `layer` has no symlinks.
+pub fn left_out<'a>(mounts: &'a [Entry], layer: &Path) -> Vec<&'a Path> {
+    let below = |entry: &&Entry| entry.mountpoint != layer && entry.mountpoint.starts_with(layer);
+    let mut all: Vec<&Path> = mounts.iter().filter(below).map(|entry| entry.mountpoint.as_path()).collect();
+    all.sort_unstable();
+    // What is mounted inside another mount goes with that one.
+    let mut outermost: Vec<&Path> = Vec::new();
+    for place in all {
+        if !outermost.last().is_some_and(|last| place.starts_with(last)) {
+            outermost.push(place);
+        }
+    }
+    outermost
 }
 
 /// The entries of a mountinfo text. Lines that are no entries are skipped: a later kernel may add some.
@@ -124,6 +158,20 @@ not a line
         assert!(all[1].is_ours() && !all[1].is_read_only() && all[2].is_read_only());
         assert_eq!(at(&all, Path::new("/mnt/x")).map(|e| e.fs_type.as_str()), Some("tmpfs"));
         assert_eq!(at(&all, Path::new("/mnt")), None);
+    }
+
+    #[test]
+    fn mounts_below_a_layer_are_left_out_once() {
+        let all = parse(TEXT.as_bytes());
+        let out = |layer: &str| {
+            left_out(&all, Path::new(layer)).into_iter().map(Path::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(out("/"), [Path::new("/mnt/a b"), Path::new("/mnt/x")]);
+        assert_eq!(out("/mnt/x"), [] as [&Path; 0]);
+        let nested =
+            parse(b"1 1 0:1 / /a rw - t s rw\n2 1 0:2 / /a/b rw - t s rw\n3 1 0:3 / /ab rw - t s rw\n");
+        let out: Vec<_> = left_out(&nested, Path::new("/"));
+        assert_eq!(out, [Path::new("/a"), Path::new("/ab")]);
     }
 
     #[test]

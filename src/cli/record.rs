@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::mounts::{escape, unescape};
+use super::mounts::{self, escape, unescape};
 use crate::config::Config;
 use crate::graft::{self, Spec};
 
@@ -30,6 +30,10 @@ pub struct Details {
     pub upper: Option<PathBuf>,
     /// The room beside it.
     pub work: Option<PathBuf>,
+    /// It was mounted with `ro` although it has an upper layer.
+    pub began_read_only: bool,
+    /// The lower layers are reached through private clones of their mounts, which have no mounts inside.
+    pub fenced: bool,
     /// The maps between ids on disk and ids that callers see, a line for each range.
     pub maps: Vec<String>,
     /// Which fallbacks were chosen, and why.
@@ -43,9 +47,11 @@ pub struct Details {
 
 impl Details {
     /// Those of this process.
-    pub fn new(config: &Config, notes: Vec<String>) -> Details {
+    pub fn new(config: &Config, fenced: bool, notes: Vec<String>) -> Details {
         Details {
             pid: std::process::id(),
+            began_read_only: config.mount.read_only,
+            fenced,
             lowers: config.lowers.clone(),
             data_lowers: config.data_lowers.clone(),
             upper: config.upper.as_ref().map(|upper| upper.dir.clone()),
@@ -70,6 +76,11 @@ impl Details {
         self.data_lowers.iter().for_each(|path| put("data", path));
         self.upper.iter().for_each(|path| put("upper", path));
         self.work.iter().for_each(|path| put("work", path));
+        for (key, holds) in [("fenced", self.fenced), ("readonly", self.began_read_only)] {
+            if holds {
+                put(key, Path::new("yes"));
+            }
+        }
         self.maps.iter().for_each(|map| put("map", Path::new(map)));
         self.notes.iter().for_each(|note| put("note", Path::new(note)));
         self.socket.iter().for_each(|path| put("socket", path));
@@ -90,6 +101,8 @@ impl Details {
                 b"data" => out.data_lowers.push(path),
                 b"upper" => out.upper = Some(path),
                 b"work" => out.work = Some(path),
+                b"readonly" => out.began_read_only = true,
+                b"fenced" => out.fenced = true,
                 b"map" => out.maps.push(words),
                 b"note" => out.notes.push(words),
                 b"socket" => out.socket = Some(path),
@@ -128,9 +141,11 @@ fn grafts_in(text: &str) -> Vec<Spec> {
 }
 
 impl Kept {
-    /// Writes the record of the mount on `device`; nothing if there is no place for it.
-    pub fn new(device: &str, details: &Details) -> Option<Kept> {
-        places().into_iter().find_map(|dir| Kept::in_dir(&dir, device, details))
+    /// Writes the record of the mount of `device` at `mountpoint`; `None` if there is no place for it. A place below the
+    /// mount is none: the daemon would ask itself.
+    pub fn new(device: &str, mountpoint: &Path, details: &Details) -> Option<Kept> {
+        let places = places().into_iter().filter(|dir| !leads_into(dir, mountpoint));
+        places.into_iter().find_map(|dir| Kept::in_dir(&dir, device, details))
     }
 
     fn in_dir(dir: &Path, device: &str, details: &Details) -> Option<Kept> {
@@ -141,6 +156,8 @@ impl Kept {
         let names = names(dir);
         // What dead daemons have left of earlier mounts on this device number.
         found(dir, &names, device).filter_map(Seen::at).for_each(Seen::forget);
+        // The lock tells for certain; that there is a program, not even a zombie, costs one call.
+        forget_dead(dir, &names, |pid| fs::read_link(format!("/proc/{pid}/exe")).is_err());
         sweep(dir, &names);
         // Device numbers are used again at once, while the daemon of the earlier mount may still be cleaning up: the
         // process id keeps the two records apart.
@@ -245,6 +262,40 @@ impl Seen {
     }
 }
 
+/// Removes the records of dead daemons whose mount is gone, in all places where they may be.
+pub fn forget_all_dead() {
+    for dir in places().into_iter().filter(|dir| is_own(dir)) {
+        let names = names(&dir);
+        forget_dead(&dir, &names, |_| true);
+        sweep(&dir, &names);
+    }
+}
+
+/// Removes the records among `names` whose daemon `may_be_dead`, is dead, and has left no mount here that `ls` would call dead.
+fn forget_dead(dir: &Path, names: &[String], may_be_dead: impl Fn(u32) -> bool) {
+    let mut mounted: Option<Vec<String>> = None;
+    for name in names {
+        let Some((device, Ok(pid))) = name.rsplit_once('.').map(|(device, pid)| (device, pid.parse())) else {
+            continue;
+        };
+        if !device.starts_with(|c: char| c.is_ascii_digit()) || !may_be_dead(pid) {
+            continue;
+        }
+        let Some(seen) = Seen::at(dir.join(name)).filter(|seen| !seen.is_alive()) else { continue };
+        let mounted = mounted.get_or_insert_with(|| {
+            mounts::all().map(|all| all.into_iter().map(|entry| entry.device).collect()).unwrap_or_default()
+        });
+        if !mounted.iter().any(|mounted| mounted == device) {
+            seen.forget();
+        }
+    }
+}
+
+/// Whether the path of `dir` leads through `mountpoint`. By names alone: the mount does not answer yet.
+fn leads_into(dir: &Path, mountpoint: &Path) -> bool {
+    dir.starts_with(mountpoint)
+}
+
 fn remove_beside(record: &Path) {
     for kind in [SOCKET, GRAFTS] {
         // It may not be there; and without a record nobody looks for it.
@@ -287,8 +338,18 @@ fn places() -> Vec<PathBuf> {
     let uid = nix::unistd::geteuid();
     let system = uid.is_root().then(|| PathBuf::from("/run/stratafs"));
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    let shared = std::env::temp_dir().join(format!("stratafs-{uid}"));
+    let shared = std::env::temp_dir().join(format!("stratafs-{uid}{}", namespace_suffix()));
     system.into_iter().chain(own.map(|dir| PathBuf::from(dir).join("stratafs"))).chain([shared]).collect()
+}
+
+/// Keeps the root of a user namespace from taking the place of the machine's root: both are user 0 to themselves.
+fn namespace_suffix() -> String {
+    /// Source: kernel include/linux/proc_ns.h, `PROC_USER_INIT_INO`.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    match fs::metadata("/proc/self/ns/user").map(|facts| facts.ino()) {
+        Ok(INITIAL) | Err(_) => String::new(),
+        Ok(namespace) => format!("-{namespace}"),
+    }
 }
 
 /// Whether nobody but this user, or root, has made the directory: in a shared place anybody may have been there first.
@@ -315,6 +376,8 @@ mod tests {
             data_lowers: vec!["/data".into()],
             upper: Some("/u\\x".into()),
             work: Some("/w".into()),
+            began_read_only: true,
+            fenced: true,
             maps: vec!["uid disk 0-65535 shown as 200000-265535".to_owned()],
             notes: vec!["no passthrough: not root".to_owned()],
             socket: None,

@@ -4,7 +4,7 @@
 //! Source: overlayfs.rst, "Sharing and copying layers" and "workdir"; where the kernel answers EINVAL, EBUSY or ELOOP
 //! and writes to dmesg, this names the directories.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -18,16 +18,18 @@ use nix::unistd::{AccessFlags, faccessat, geteuid};
 use super::Config;
 use crate::error::{Error, Result};
 
-/// Checks the layers, the mountpoint and the way to mount.
+/// Checks the layers, the mountpoint and the way to mount. Returns notes, a sentence each: directories that lie inside one
+/// another and so show otherwise than their path says.
 /// Errors: `Setup`, one sentence with the directory or device and the remedy.
-pub fn check(config: &Config) -> Result<()> {
+pub fn check(config: &Config) -> Result<Vec<String>> {
     let mut ways = Ways::default();
     let layers = layers(config, &mut ways)?;
     twice(&layers)?;
     room(config, &layers)?;
-    nested(&layers)?;
-    mountpoint(config, &layers, &mut ways)?;
-    device()
+    let mut notes = nested(&layers)?;
+    notes.extend(mountpoint(config, &layers, &mut ways)?);
+    device()?;
+    Ok(notes)
 }
 
 /// What a directory is to the mount.
@@ -230,29 +232,48 @@ fn room(config: &Config, layers: &[Dir<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// What is written stands in no layer that is read, nor the other way round. Lower layers may overlap one another:
-/// neither changes.
-fn nested(layers: &[Dir<'_>]) -> Result<()> {
+/// Directories inside one another. The upper layer and the workdir may be inside a layer that is read, where they do not
+/// show. Not the other way round: a change of the upper layer would be a change of the lower one.
+/// Source: kernel `ovl_check_overlapping_layers`.
+fn nested(layers: &[Dir<'_>]) -> Result<Vec<String>> {
     let (written, read): (Vec<_>, Vec<_>) = layers.iter().partition(|dir| dir.role.written());
+    let mut notes = Vec::new();
     for written in &written {
         for read in &read {
-            let (inner, outer) = match () {
-                () if written.is_inside(read) => (written, read),
-                () if read.is_inside(written) => (read, written),
-                () => continue,
-            };
-            return setup(format!(
-                "{} is inside {}, so a change of the one would change the other: move one of them out",
+            if read.is_inside(written) {
+                return setup(format!(
+                    "{} is inside {}, so a change of the one would change the other: move the layer out",
+                    read.shown(),
+                    written.shown()
+                ));
+            }
+            if written.is_inside(read) {
+                notes.push(format!(
+                    "{} is inside {}: it does not show in the mount",
+                    written.shown(),
+                    read.shown()
+                ));
+            }
+        }
+    }
+    let by_identity: HashMap<Identity, &Dir<'_>> = read.iter().map(|dir| (dir.identity, *dir)).collect();
+    // Layers side by side share the way to the root, which is looked at once.
+    let mut seen = HashSet::new();
+    for inner in read.iter().filter(|dir| seen.insert(Rc::as_ptr(&dir.above))) {
+        if let Some(outer) = inner.above.iter().find_map(|above| by_identity.get(above)) {
+            notes.push(format!(
+                "{} is inside {}: its names show in both places",
                 inner.shown(),
                 outer.shown()
             ));
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
-/// The mountpoint: there, empty or meant, and not where the daemon would walk into its own mount.
-fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<()> {
+/// The mountpoint: there, empty or meant. It may be inside a layer, or hold layers: these are open before the mount hides
+/// them.
+fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<Vec<String>> {
     let path = &config.mountpoint;
     let shown = format!("mountpoint {path:?}");
     let (facts, plain) = match directory(&shown, path) {
@@ -263,20 +284,22 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<()
     };
     let identity = (facts.dev(), facts.ino());
     let above = ways.above(&shown, path, plain)?;
+    let mut notes = Vec::new();
     for layer in layers {
-        // Mounting over a layer is common (`lowerdir=/usr,... /usr`) and safe: layers are opened before.
-        if layer.identity == identity && layer.role != Role::Work {
-            return Ok(());
-        }
-        if layer.identity == identity || above.contains(&layer.identity) {
+        let is_inside = above.contains(&layer.identity);
+        if layer.role == Role::Work && (layer.identity == identity || is_inside) {
             return setup(format!(
-                "{shown} is inside {}, which would then contain itself: choose a mountpoint outside the layers",
+                "{shown} is in {}, which the daemon changes: choose a mountpoint outside it",
                 layer.shown()
             ));
         }
-        if layer.above.contains(&identity) {
-            return setup(format!(
-                "{} is inside {shown} and would be hidden by the mount: choose a mountpoint outside the layers",
+        // Mounting over a layer is common (`lowerdir=/usr,... /usr`).
+        if layer.identity == identity {
+            return Ok(Vec::new());
+        }
+        if is_inside {
+            notes.push(format!(
+                "{shown} is inside {}: there it shows as it is without the mount",
                 layer.shown()
             ));
         }
@@ -298,7 +321,7 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<()
             "{shown} is not empty, and the mount would hide what is in it: name an empty directory or give `-o nonempty`"
         ));
     }
-    Ok(())
+    Ok(notes)
 }
 
 fn not_found(error: std::io::Error) -> bool {

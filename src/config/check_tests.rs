@@ -34,18 +34,27 @@ impl Tree {
         Config::new(vec![self.path("l1"), self.path("l2")], Some(upper), self.path("m"))
     }
 
-    /// The sentence the directories of `change`d configuration are refused with, and "" if they are not.
-    fn refusal(&self, change: impl FnOnce(&mut Config)) -> String {
+    /// The notes about the directories of `change`d configuration.
+    fn notes(&self, change: impl FnOnce(&mut Config)) -> String {
+        self.checked(change).expect("accepted").join("\n")
+    }
+
+    fn checked(&self, change: impl FnOnce(&mut Config)) -> Result<Vec<String>> {
         let mut config = self.config();
         change(&mut config);
         let mut ways = Ways::default();
-        match layers(&config, &mut ways).and_then(|dirs| {
-            twice(&dirs)?;
-            room(&config, &dirs)?;
-            nested(&dirs)?;
-            mountpoint(&config, &dirs, &mut ways)
-        }) {
-            Ok(()) => String::new(),
+        let dirs = layers(&config, &mut ways)?;
+        twice(&dirs)?;
+        room(&config, &dirs)?;
+        let mut notes = nested(&dirs)?;
+        notes.extend(mountpoint(&config, &dirs, &mut ways)?);
+        Ok(notes)
+    }
+
+    /// The sentence the directories of `change`d configuration are refused with, and "" if they are not.
+    fn refusal(&self, change: impl FnOnce(&mut Config)) -> String {
+        match self.checked(change) {
+            Ok(_) => String::new(),
             Err(error) => {
                 assert!(matches!(error, Error::Setup(_)));
                 let sentence = error.to_string();
@@ -137,7 +146,10 @@ fn a_workdir_elsewhere_is_refused() {
     let inside = tree.dir("w/u");
     says(&tree.refusal(|c| upper(c, |u| u.dir = inside)), &["upper layer", "is inside workdir", "beside"]);
     let inside = tree.dir("l2/w");
-    says(&tree.refusal(|c| upper(c, |u| u.work = inside)), &["workdir", "is inside lower layer"]);
+    says(
+        &tree.notes(|c| upper(c, |u| u.work = inside)),
+        &["workdir", "is inside lower layer", "does not show"],
+    );
     let shm = TempDir::new_in("/dev/shm").expect("shm");
     if shm.path().metadata().expect("shm").dev() != tree.0.path().metadata().expect("tree").dev() {
         let work = shm.path().to_owned();
@@ -146,15 +158,24 @@ fn a_workdir_elsewhere_is_refused() {
 }
 
 #[test]
-fn written_and_read_layers_may_not_contain_each_other() {
+fn an_upper_layer_may_be_inside_a_lower_one_and_not_the_reverse() {
     let tree = Tree::new();
     let inside = tree.dir("l1/a/u");
-    says(&tree.refusal(|c| upper(c, |u| u.dir = inside)), &["upper layer", "is inside lower layer"]);
+    says(
+        &tree.notes(|c| upper(c, |u| u.dir = inside)),
+        &["upper layer", "is inside lower layer", "does not show"],
+    );
     let inside = tree.dir("u/a/l");
-    says(&tree.refusal(|c| c.lowers[0] = inside.clone()), &["lower layer", "is inside upper layer"]);
+    says(
+        &tree.refusal(|c| c.lowers[0] = inside.clone()),
+        &["lower layer", "is inside upper layer", "move the layer"],
+    );
     let link = tree.path("link");
     symlink(&inside, &link).expect("symlink");
     says(&tree.refusal(|c| c.lowers[0] = link), &["link", "is inside upper layer"]);
+    let inside = tree.dir("l2/deep/er");
+    says(&tree.notes(|c| c.lowers.push(inside)), &["l2/deep/er", "is inside lower layer", "both places"]);
+    assert_eq!(tree.notes(|_| ()), "");
 }
 
 #[test]
@@ -171,11 +192,17 @@ fn a_mountpoint_with_names_needs_a_word_or_to_be_a_layer() {
 }
 
 #[test]
-fn a_mountpoint_and_a_layer_may_not_contain_each_other() {
+fn a_mountpoint_and_a_layer_may_contain_each_other_but_for_the_workdir() {
     let tree = Tree::new();
     let inside = tree.dir("l1/m");
-    says(&tree.refusal(|c| c.mountpoint = inside), &["mountpoint", "is inside lower layer", "outside"]);
+    says(&tree.notes(|c| c.mountpoint = inside), &["mountpoint", "is inside lower layer"]);
     says(&tree.refusal(|c| c.mountpoint = tree.path("w")), &["workdir", "outside"]);
+    let inside = tree.dir("w/work");
+    says(&tree.refusal(|c| c.mountpoint = inside), &["is in workdir", "outside"]);
     let inside = tree.dir("m/l");
-    says(&tree.refusal(|c| c.lowers.push(inside)), &["is inside mountpoint", "hidden", "outside"]);
+    let below = |c: &mut Config| {
+        c.lowers.push(inside);
+        c.nonempty = true;
+    };
+    assert_eq!(tree.notes(below), "");
 }

@@ -64,6 +64,8 @@ pub struct Draft {
     pub threads: Option<usize>,
     /// `nonempty`
     pub nonempty: bool,
+    /// `remount`: the flags of a mount that is up change.
+    pub remount: bool,
     /// `debug`: stay in the foreground and log what happens.
     pub debug: bool,
     /// Removed names are marked by `.wh.` files, never by devices.

@@ -35,8 +35,6 @@ enum Action {
     Raw(fn(&mut Draft, &Field) -> Why),
     /// Known, and of no effect here.
     Ignored,
-    /// Known, and refused whatever the value: the sentence that follows the option's name.
-    Refused(&'static str),
 }
 
 type Why = std::result::Result<(), String>;
@@ -49,7 +47,7 @@ const fn ignored(name: &'static str) -> Entry {
     entry(name, "", "", Action::Ignored)
 }
 
-use Action::{Raw, Refused, Switch, Value, Word};
+use Action::{Raw, Switch, Value, Word};
 
 /// Every option, in the order help shows them.
 #[rustfmt::skip]
@@ -138,7 +136,7 @@ pub static TABLE: &[Entry] = &[
     entry("uuid", "", "", Value(|_, v| one_of(v, &[("auto", ()), ("on", ()), ("off", ()), ("null", ())]))),
     // As `-d`.
     entry("debug", "", "", Word(|d| d.debug = true)),
-    entry("remount", "", "", Refused("a running mount keeps its options: unmount it and mount it again")),
+    entry("remount", "", "with ro or rw and other flags: change those of a mount that is up", Word(|d| d.remount = true)),
     // Always so, or decided elsewhere, or a matter between the caller and mount(8).
     ignored("default_permissions"), ignored("defaults"), ignored("relatime"), ignored("norelatime"),
     ignored("strictatime"), ignored("nostrictatime"), ignored("lazytime"), ignored("nolazytime"), ignored("diratime"),
@@ -200,7 +198,6 @@ fn parse_with(draft: &mut Draft, list: &OsStr, mut unknown: impl FnMut(Error) ->
 fn take(draft: &mut Draft, entry: &Entry, field: &Field) -> Result<()> {
     let why = match (&entry.action, &field.value) {
         (Action::Ignored, _) => Ok(()),
-        (Refused(why), _) => Err((*why).to_owned()),
         (Raw(set), _) => set(draft, field),
         (Word(set), None) => {
             set(draft);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
+use super::hidden::Hidden;
 use super::probe::Place;
 use super::real_dir::{Fact, RealDir};
 use super::stack::{Found, Shared, Stack, Terms};
@@ -69,6 +70,7 @@ impl Stack {
             keep: Mutex::default(),
             // Nobody asks: there are no marks.
             namespace: Namespace::User,
+            hidden: Hidden::default(),
             policy: Policy { redirect: false, metacopy: false, data_only: false },
             pack_devices: true,
             index: false,

@@ -7,6 +7,7 @@
 
 pub mod direct;
 pub mod ephemeral;
+pub mod hidden;
 pub mod names;
 pub mod numbers;
 pub mod override_stat;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::Result;
 use nix::errno::Errno;
 
+use super::hidden::Hidden;
 use super::names::Listed;
 use super::real_dir::{Fact, RealDir};
 use crate::merge::listing::{FileKind, RawKind};
@@ -52,11 +53,25 @@ impl Answer {
     }
 }
 
+/// How a stack reads its layers.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// Where marks are.
+    pub namespace: Namespace,
+    /// What must not show.
+    pub hidden: &'a Hidden,
+}
+
 /// Asks the layer of `dir` about `name` in it. `last` says that no layer below will be asked: then there is nothing to hide.
-pub fn name(namespace: Namespace, dir: &Arc<RealDir>, name: &OsStr, last: bool) -> Result<Answer> {
+pub fn name(reader: Reader<'_>, dir: &Arc<RealDir>, name: &OsStr, last: bool) -> Result<Answer> {
+    let Reader { namespace, hidden } = reader;
     let fd = dir.fd()?;
     let at = At::new(fd.as_fd(), name);
+    if hidden.bars(dir.layer(), fd.as_fd(), name) {
+        return Ok(Answer::nothing(Probe::Absent));
+    }
     let stat = match stat(at) {
+        Ok(stat) if !dir.layer().is_upper() && hidden.is(&stat) => return Ok(Answer::nothing(Probe::Absent)),
         Ok(stat) => stat,
         Err(Errno::ENOENT) => {
             let hidden = !last && !dir.is(Fact::NoWhiteoutFiles) && has_whiteout_file(fd.as_fd(), name)?;
@@ -90,13 +105,20 @@ const FEW_NAMES: usize = 512;
 
 /// As `name`, for a directory in a lower layer whose names will be asked for, too: its marks and its names are read from one
 /// descriptor, and none is looked for that is not there. Nothing where that cannot be, and `name` is to say why.
-pub fn dir_with_names(namespace: Namespace, parent: &Arc<RealDir>, name: &OsStr) -> Option<Answer> {
+pub fn dir_with_names(reader: Reader<'_>, parent: &Arc<RealDir>, name: &OsStr) -> Option<Answer> {
+    let Reader { namespace, hidden } = reader;
     let above = parent.fd().ok()?;
+    if hidden.bars(parent.layer(), above.as_fd(), name) {
+        return None;
+    }
     let fd = dir::open(At::new(above.as_fd(), name), true).ok()?;
     let at = At::fd(fd.as_fd());
-    let stat = stat(at).ok()?;
+    let stat = stat(at).ok().filter(|stat| !hidden.is(stat))?;
     let mut listed = Listed::with_names();
     let read = dir::entries(&fd, |entry| {
+        if hidden.is_entry(parent.layer(), fd.as_fd(), &entry) {
+            return Ok(());
+        }
         listed.add(entry.name);
         match (entry.kind, &mut listed.names) {
             // It may be a whiteout.
@@ -268,14 +290,14 @@ pub struct Walked {
 
 /// Asks a layer about `path` from its root, obeying the marks of the directories on the way.
 /// Source: kernel `ovl_lookup_layer`.
-pub fn path(namespace: Namespace, root: &Arc<RealDir>, path: &OsStr) -> Result<Walked> {
+pub fn path(reader: Reader<'_>, root: &Arc<RealDir>, path: &OsStr) -> Result<Walked> {
     let mut dir = root.clone();
     let mut walked = Walked { answer: Answer::nothing(Probe::Absent), ends: false, redirect: None };
     let components: Vec<&OsStr> = path.as_bytes().split(|&b| b == b'/').map(OsStr::from_bytes).collect();
     // Where the layers below keep the directory that was come to.
     let mut below = OsString::new();
     for (i, component) in components.iter().enumerate() {
-        let answer = name(namespace, &dir, component, false)?;
+        let answer = name(reader, &dir, component, false)?;
         if i + 1 == components.len() {
             walked.ends &= !leads_from_root(&answer.probe);
             walked.answer = answer;

@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::direct::Direct;
+use super::hidden::Hidden;
 use super::names::{MANY_LAYERS, Parts};
 use super::numbers::Numbers;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
-use super::tree::{Device, Fences, Layer, open_layer};
+use super::tree::{Device, Fences, Layer, Way, open_layer, private_room};
 use super::upper::Upper;
 use super::workdir::Use;
 use crate::config::{Config, FsyncMode, IdMaps, RedirectDir, XattrPermissions, Xino};
@@ -84,6 +85,8 @@ pub struct Stack {
     pub keep: Mutex<Option<Kept>>,
     /// Where marks are read.
     pub namespace: Namespace,
+    /// What must not show of what the layers have.
+    pub hidden: Hidden,
     pub(super) policy: Policy,
     /// Several devices share one number space.
     pub(super) pack_devices: bool,
@@ -102,8 +105,11 @@ impl Stack {
     /// Opens the layers of `config`. Errors: `Setup` naming the layer and the remedy.
     pub fn open(config: &Config, shared: &Shared) -> Result<Stack> {
         let pool = shared.pool.clone();
+        // Where the mount point is inside the upper layer, the upper layer must not lead into the mount.
+        let around = config.upper.as_ref().filter(|dirs| config.mountpoint.starts_with(&dirs.dir));
+        let (room, work) = around.and_then(private_room).unzip();
         let upper = match &config.upper {
-            Some(dirs) => Some(Upper::open(dirs, &config.marks, use_of(config))?),
+            Some(dirs) => Some(Upper::open(dirs, work, &config.marks, use_of(config))?),
             None => None,
         };
         let namespace = match &upper {
@@ -112,22 +118,29 @@ impl Stack {
         };
         let mut devices = HashMap::new();
         let fences = Fences::around(config.lowers.iter().chain(&config.data_lowers).map(PathBuf::as_path));
-        let mut open = |id: u16, path: &Path, role: &str, fences: Option<&Fences<'_>>| {
-            open_layer(LayerId(id), path, role, fences, shared, &mut devices)
+        let mut open = |id: u16, path: &Path, role: &str, way: Way<'_>| {
+            open_layer(LayerId(id), path, role, way, shared, &mut devices)
         };
         let upper_layer = match &config.upper {
-            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", None)?),
+            Some(dirs) => Some(open(0, &dirs.dir, "upperdir", room.map_or(Way::Plain, Way::Open))?),
             None => None,
         };
         let mut lowers = Vec::new();
         for (i, path) in config.lowers.iter().enumerate() {
-            lowers.push(open(i as u16 + 1, path, "lowerdir", Some(&fences))?);
+            lowers.push(open(i as u16 + 1, path, "lowerdir", Way::Fenced(&fences))?);
         }
         let mut data_only = Vec::new();
         for (i, path) in config.data_lowers.iter().enumerate() {
-            data_only.push(open((config.lowers.len() + i) as u16 + 1, path, "lowerdir", Some(&fences))?);
+            data_only.push(open(
+                (config.lowers.len() + i) as u16 + 1,
+                path,
+                "lowerdir",
+                Way::Fenced(&fences),
+            )?);
         }
+        let hidden = hidden(config, &upper, [upper_layer.as_slice(), &lowers, &data_only])?;
         let mut stack = Stack {
+            hidden,
             upper_layer,
             lowers,
             data_only,
@@ -200,6 +213,11 @@ impl Stack {
         Ok(origin && pair)
     }
 
+    /// How the layers are read.
+    fn reader(&self) -> probe::Reader<'_> {
+        probe::Reader { namespace: self.namespace, hidden: &self.hidden }
+    }
+
     /// Whether changes are possible at all.
     pub fn is_writable(&self) -> bool {
         self.direct.as_ref().map_or(self.upper.is_some(), |direct| !direct.read_only)
@@ -260,16 +278,16 @@ impl Stack {
                 Target::Sibling(name) => {
                     let Some((dir, last)) = parents.next(&name) else { break };
                     let with_names = (in_many && !dir.layer().is_upper())
-                        .then(|| probe::dir_with_names(self.namespace, dir, &name));
+                        .then(|| probe::dir_with_names(self.reader(), dir, &name));
                     let answer = match with_names.flatten() {
                         Some(answer) => answer,
-                        None => probe::name(self.namespace, dir, &name, last).call("statx")?,
+                        None => probe::name(self.reader(), dir, &name, last).call("statx")?,
                     };
                     (dir.layer(), answer, Step::Continue)
                 }
                 Target::FromRoot(path) => {
                     let Some(layer) = self.lower_after(last) else { break };
-                    let walked = probe::path(self.namespace, &layer.root, &path).call("statx")?;
+                    let walked = probe::path(self.reader(), &layer.root, &path).call("statx")?;
                     let step = match walked.redirect {
                         Some(redirect) => resolver.redirected(redirect),
                         None => Step::Continue,
@@ -295,7 +313,7 @@ impl Stack {
     /// The data of a metacopy file at `path` in the data-only layers.
     pub fn data_only(&self, path: &OsStr) -> Result<Option<Place>> {
         for layer in &self.data_only {
-            let walked = probe::path(self.namespace, &layer.root, path).call("statx")?;
+            let walked = probe::path(self.reader(), &layer.root, path).call("statx")?;
             if let (Probe::File { metacopy: None }, Some(place)) = (walked.answer.probe, walked.answer.place)
             {
                 return Ok(Some(place));
@@ -391,10 +409,15 @@ impl Stack {
         layers.map(identity).collect()
     }
 
+    /// Whether every lower layer is reached through a private, read-only clone of its mount.
+    pub fn is_fenced(&self) -> bool {
+        self.lowers.iter().chain(&self.data_only).all(|layer| layer.fenced)
+    }
+
     /// Lines about what does not work here, for `stratafs ls -v`.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.lowers.iter().chain(&self.data_only).any(|layer| !layer.fenced) {
+        if !self.is_fenced() {
             notes.push("lower layers are kept from changes by the daemon alone: it may not make read-only mounts of them".to_owned());
         }
         if let Some(upper) = &self.upper {
@@ -421,6 +444,23 @@ impl Stack {
         }
         notes
     }
+}
+
+/// What the layers of a stack, topmost first, must not show.
+fn hidden(config: &Config, upper: &Option<Upper>, layers: [&[Layer]; 3]) -> Result<Hidden> {
+    let root = layers[0].first().map(|layer| layer.root.fd()).transpose().call("open")?;
+    let written = root.iter().map(|root| root.as_fd()).chain(upper.iter().map(|upper| upper.workdir.root()));
+    let mut hidden = Hidden::new(written).call("statx")?;
+    let mut fenced: Vec<bool> =
+        layers.iter().flat_map(|layers| layers.iter()).map(|layer| layer.fenced).collect();
+    if fenced.contains(&false) {
+        if root.is_none() {
+            // The place of the upper layer.
+            fenced.insert(0, true);
+        }
+        hidden.hide_mountpoint(&config.mountpoint, fenced);
+    }
+    Ok(hidden)
 }
 
 fn use_of(config: &Config) -> Use {

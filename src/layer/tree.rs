@@ -10,6 +10,7 @@ use super::numbers::Part;
 use super::real_dir::RealDir;
 use super::stack::Shared;
 use super::upper;
+use crate::config;
 use crate::error::{Error, Result};
 use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
@@ -92,20 +93,50 @@ impl Fence {
     }
 }
 
-/// Opens the directory at `path` as layer `id`, behind one of `fences` if nothing is written there; its device is one of
-/// `devices` then. Errors: `Setup` naming layer and remedy.
+/// The upper layer and the workdir, open beneath one private clone of the mount that both are on, so that names can be moved
+/// between them and no mount inside shows. `None` where they are not on one mount, or no clone is allowed.
+pub(super) fn private_room(dirs: &config::Upper) -> Option<(OwnedFd, OwnedFd)> {
+    let above = dirs.dir.ancestors().find(|above| dirs.work.starts_with(above))?;
+    let mount = mount::place_of(&above.join(".")).ok()?.mount;
+    let tree = open::clone(above, false, false).ok()?;
+    let open = |path: &Path| {
+        let there = mount::place_of(path).ok()?;
+        let fd = open::dir_of_mount(tree.as_fd(), path.strip_prefix(above).ok()?.as_os_str()).ok()?;
+        let stat = stat::stat(At::fd(fd.as_fd())).ok()?;
+        (there.mount == mount && (there.dev, there.ino) == (stat.dev, stat.ino)).then_some(fd)
+    };
+    Some((open(&dirs.dir)?, open(&dirs.work)?))
+}
+
+/// How a layer is to be opened.
+#[derive(Debug)]
+pub(super) enum Way<'a> {
+    /// Behind one of these, where one is allowed.
+    Fenced(&'a Fences<'a>),
+    /// It is open already, beneath a private clone of its mount.
+    Open(OwnedFd),
+    /// By its path.
+    Plain,
+}
+
+/// Opens the directory at `path` as layer `id`; its device is one of `devices` then. Errors: `Setup` naming layer and
+/// remedy.
 pub(super) fn open_layer(
     id: LayerId,
     path: &Path,
     role: &str,
-    fences: Option<&Fences<'_>>,
+    way: Way<'_>,
     shared: &Shared,
     devices: &mut HashMap<u64, Device>,
 ) -> Result<Layer> {
     let refused = |what: &str, errno: nix::errno::Errno| {
         Error::Setup(format!("{role} {path:?} {what}: {}", errno.desc()))
     };
-    let clone = fences.and_then(|fences| fences.open(path));
+    let clone = match way {
+        Way::Fenced(fences) => fences.open(path),
+        Way::Open(fd) => Some(fd),
+        Way::Plain => None,
+    };
     let fenced = clone.is_some();
     let fd = match clone {
         Some(fd) => fd,

@@ -48,9 +48,14 @@ pub struct Upper {
 }
 
 impl Upper {
-    /// Locks the upper layer and its workdir and finds out what they can do.
+    /// Locks the upper layer and its workdir and finds out what they can do. `work` is the workdir, where it is open already.
     /// Errors: `Setup` naming the directory and the remedy.
-    pub fn open(upper: &config::Upper, marks: &config::Marks, how: Use) -> Result<Upper> {
+    pub fn open(
+        upper: &config::Upper,
+        work: Option<OwnedFd>,
+        marks: &config::Marks,
+        how: Use,
+    ) -> Result<Upper> {
         let lock = lock_dir(&upper.dir).map_err(|errno| match errno {
             Errno::EWOULDBLOCK => Error::Setup(format!(
                 "upperdir {:?} is in use by another mount: unmount that one first, or give another upperdir",
@@ -58,7 +63,7 @@ impl Upper {
             )),
             errno => Error::Setup(format!("upperdir {:?} cannot be opened: {}", upper.dir, errno.desc())),
         })?;
-        let workdir = Workdir::open(&upper.work, how)?;
+        let workdir = Workdir::open(&upper.work, work, how)?;
         if how == Use::ReadOnly {
             let namespace = Namespace::of_reader(marks.userxattr, cred::may_administer());
             let (abilities, maker) = (Abilities::default(), (0, 0));
@@ -68,7 +73,7 @@ impl Upper {
             Ok(tried) => tried,
             Err(error) => {
                 // Nothing has come of it, so nothing shall tell of it.
-                workdir.unmake(&upper.work);
+                workdir.unmake();
                 return Err(error);
             }
         };

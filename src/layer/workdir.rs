@@ -21,6 +21,8 @@ use crate::sys::{At, copy, dir, name, open, xattr};
 /// The prepared objects of one upper layer.
 #[derive(Debug)]
 pub struct Workdir {
+    /// The directory that was named; `work` and `index` are in it.
+    root: OwnedFd,
     work: OwnedFd,
     index: Option<Arc<OwnedFd>>,
     next: AtomicU64,
@@ -52,8 +54,9 @@ pub struct Temp<'a> {
 impl Workdir {
     /// Locks the workdir at `path`, checks that it is one, and sweeps what an interrupted mount has left.
     /// Errors: `Setup` if it is in use, holds foreign things, or was mounted `volatile` and not cleaned.
-    pub fn open(path: &Path, how: Use) -> Result<Workdir> {
-        let root = open::root(path).map_err(|e| setup(path, "cannot be opened", e))?;
+    pub fn open(path: &Path, opened: Option<OwnedFd>, how: Use) -> Result<Workdir> {
+        let root = opened.map_or_else(|| open::root(path), Ok);
+        let root = root.map_err(|e| setup(path, "cannot be opened", e))?;
         let lock = lock(path)?;
         let mut foreign = None;
         let scan = dir::read(root.as_fd(), false, |entry| {
@@ -70,7 +73,10 @@ impl Workdir {
         }
         let work = match how {
             // Nothing is prepared, so a directory that is not there is not missed.
-            Use::ReadOnly => open::dir(root.as_fd(), OsStr::new("work")).unwrap_or(root),
+            Use::ReadOnly => match open::dir(root.as_fd(), OsStr::new("work")) {
+                Ok(work) => work,
+                Err(_) => open::path(At::fd(root.as_fd())).map_err(|e| setup(path, "cannot be opened", e))?,
+            },
             Use::Durable | Use::Volatile => make_dir(root.as_fd(), "work", path)?,
         };
         check_volatile(work.as_fd(), path)?;
@@ -80,29 +86,39 @@ impl Workdir {
         if how == Use::Volatile {
             mark_volatile(work.as_fd(), path).map_err(|e| setup(path, "cannot be marked volatile", e))?;
         }
-        Ok(Workdir { work, index: None, next: AtomicU64::new(1), whiteout: Mutex::new(None), _lock: lock })
+        Ok(Workdir {
+            root,
+            work,
+            index: None,
+            next: AtomicU64::new(1),
+            whiteout: Mutex::new(None),
+            _lock: lock,
+        })
     }
 
     /// Opens the index directory, or makes it where something may be written; otherwise false without one.
     pub fn open_index(&mut self, path: &Path, how: Use) -> Result<bool> {
-        let root = open::root(path).map_err(|e| setup(path, "cannot be opened", e))?;
+        let root = self.root.as_fd();
         let index = match how {
-            Use::ReadOnly => match open::dir(root.as_fd(), OsStr::new("index")) {
+            Use::ReadOnly => match open::dir(root, OsStr::new("index")) {
                 Ok(index) => index,
                 Err(_) => return Ok(false),
             },
-            Use::Durable | Use::Volatile => make_dir(root.as_fd(), "index", path)?,
+            Use::Durable | Use::Volatile => make_dir(root, "index", path)?,
         };
         self.index = Some(Arc::new(index));
         Ok(true)
     }
 
-    /// Removes what `open` made in the directory at `path`, if it is empty.
-    pub fn unmake(&self, path: &Path) {
-        if let Ok(root) = open::root(path) {
-            // What stays is swept, and used, by the next mount.
-            let _ = name::rmdir(At::new(root.as_fd(), OsStr::new("work")));
-        }
+    /// Removes what `open` made, if it is empty.
+    pub fn unmake(&self) {
+        // What stays is swept, and used, by the next mount.
+        let _ = name::rmdir(At::new(self.root.as_fd(), OsStr::new("work")));
+    }
+
+    /// The directory that was named as the workdir.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// The directory of temporary objects.

@@ -131,6 +131,11 @@ impl Overlay {
         if bytes.len() > upper.name_max() {
             return Err(Error::NameTooLong);
         }
+        if parent.stack.hidden.has(parent.parts(), name).call("statx")? {
+            return Err(Error::Busy(
+                "the name is that of the mount's own upper layer, workdir or mount point",
+            ));
+        }
         if mark::is_reserved(bytes) {
             return Err(Error::Invalid("names that begin with .wh. are whiteouts in a layer"));
         }

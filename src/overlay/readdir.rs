@@ -387,6 +387,9 @@ impl Overlay {
         let stack = &inode.stack;
         let mut raws = Vec::new();
         let read = dir::entries(&fd, |entry| {
+            if stack.hidden.is_entry(real.layer(), fd.as_fd(), &entry) {
+                return Ok(());
+            }
             let at = At::new(fd.as_fd(), entry.name);
             let kind = match entry.kind {
                 None | Some(FileKind::Char) => {

@@ -6,7 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
 use nix::{NixPath, Result};
+
+use crate::config::MountFlags;
 
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
@@ -66,6 +69,29 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
     };
     Errno::result(done)?;
     set_attributes(mountpoint, 0, MOUNT_ATTR_RDONLY)
+}
+
+/// Gives the mount at `mountpoint`, and the filesystem on it, these flags and no others.
+///
+/// # Errors
+///
+/// `EBUSY` if it becomes read-only while a file is open for writing, `EPERM` without CAP_SYS_ADMIN.
+///
+/// Source: mount(2), `MS_REMOUNT`.
+pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
+    let all = [
+        (flags.read_only, MsFlags::MS_RDONLY),
+        (flags.nosuid, MsFlags::MS_NOSUID),
+        (flags.nodev, MsFlags::MS_NODEV),
+        (flags.noexec, MsFlags::MS_NOEXEC),
+        (flags.noatime, MsFlags::MS_NOATIME),
+        (flags.sync, MsFlags::MS_SYNCHRONOUS),
+        (flags.dirsync, MsFlags::MS_DIRSYNC),
+        (flags.nosymfollow, MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW)),
+    ];
+    let flags =
+        all.into_iter().filter(|(set, _)| *set).fold(MsFlags::MS_REMOUNT, |all, (_, flag)| all | flag);
+    mount(None::<&Path>, mountpoint, None::<&Path>, flags, None::<&Path>)
 }
 
 const MOUNT_ATTR_RDONLY: u64 = 1;

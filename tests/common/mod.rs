@@ -216,7 +216,7 @@ fn is_zombie(pid: i32) -> bool {
 }
 
 /// Takes a mount away from a daemon that may not answer.
-fn free(mountpoint: &Path) {
+pub fn free(mountpoint: &Path) {
     for (minor, kind) in mounts_at(mountpoint) {
         if kind.starts_with("fuse") {
             let _ = fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1");

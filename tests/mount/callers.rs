@@ -27,7 +27,7 @@ fn helped() -> Option<Fixture> {
 
 /// Puts the program where mount(8) looks, which has a search path of its own, by `name`. Only this test sees it there: it
 /// has a mount namespace of its own.
-fn install(f: &Fixture, name: &str) {
+pub fn install(f: &Fixture, name: &str) {
     let bin = f.dir().join("bin");
     fs::create_dir(&bin).unwrap();
     symlink(program(), bin.join(name)).unwrap();
