@@ -107,7 +107,7 @@ list() {
                 -o \( \( -type c -o -type b \) -printf "%P %M %U:%G n=%n %T@ " -exec stat -c "%t:%T" {} \; \) \
                 -o -printf "%P %M %U:%G n=%n s=%s %T@\n" |
                 perl -pe "s/ (\d{9,})(\.\d+)/\$1 >= $2 ? q( now) : qq( \$1)/e"
-            find . -xdev -type f -printf "%P " -exec sh -c "sha256sum <\"\$1\"" sh {} \;
+            find . -xdev -type f -print0 | xargs -0 -r sha256sum | sed -E "s|^\\\\?([0-9a-f]{64})  ./(.*)|\2 \1  -|"
             find . -xdev -print0 | xargs -0 -r getfattr -h -d -m - -e hex 2>/dev/null |
                 awk "/^# file: / { f = substr(\$0, 9); next } NF { print f \" \" \$0 }"
         } | LC_ALL=C sort' sh "$1" "$started"
