@@ -8,11 +8,13 @@
 # It declares its steps and defines functions:
 #
 #   title='Podman as root'      the heading in docs/engines.md (needs a shellcheck disable=SC2034)
-#   step [--short] [--limit SECONDS] NAME DESCRIPTION
+#   step [--short] [--limit SECONDS] [--uncounted REASON] NAME DESCRIPTION
 #                               declares a step: the function do_NAME, where each
 #                               `-` of NAME is `_`. Steps run in this order.
 #                               --short: the step is also part of --short.
 #                               --limit: its time limit (default 60 seconds).
+#                               --uncounted: no storage program can pass: the
+#                               result is shown and does not count.
 #   prepare                     runs once per engine: installs packages (need),
 #                               makes images and data in $shared. All programs
 #                               read $shared, none may write to it.
@@ -58,14 +60,15 @@
 #   skip REASON                 in start: this engine does not run here
 
 declare -a step_names=()
-declare -A step_limit=() step_text=()
+declare -A step_limit=() step_text=() step_reason=()
 
 step() {
-    local in_short=no limit=60
+    local in_short=no limit=60 reason=
     while [[ $1 == --* ]]; do
         case $1 in
         --short) in_short=yes ;;
         --limit) limit=$2; shift ;;
+        --uncounted) reason=$2; shift ;;
         *) die "step: unknown option $1" ;;
         esac
         shift
@@ -75,6 +78,7 @@ step() {
     step_names+=("$1")
     step_limit[$1]=$limit
     step_text[$1]=$2
+    step_reason[$1]=$reason
 }
 
 prepare() { :; }
