@@ -240,8 +240,8 @@ END
             echo
             if [[ " ${engines[*]} " == *" $e "* ]] && [ -e "$results/$e/section.md" ]; then
                 cat "$results/$e/section.md"
-            elif [ -e "$page" ] && [ -s "$results/$e/title" ]; then
-                awk -v t="## $(cat "$results/$e/title")" '/^## / { inside = ($0 == t) } inside' "$page"
+            elif [ -e "$page" ]; then
+                awk -v t="## $(sed -n "s/^title='\(.*\)'/\1/p" "$repo/scripts/engines/$e.sh")" '/^## / { inside = ($0 == t) } inside' "$page"
             fi
         done | cat -s
     } >"$new"

@@ -128,13 +128,13 @@ do_bud_squash() { build Replace --squash; built; }
 do_bud_mounts() {
     overlay_source
     build Mounts -v "$home/over:/over:O"
-    image_tree localhost/b:1
+    image_tree localhost/b:1 | links
     # shellcheck disable=SC2016
     within 'list "$1"' "$home/over"
     podman rmi -f b:1 >/dev/null
 }
 do_bud_mapped() {
     build Stages --userns-uid-map 0:1:65536 --userns-gid-map 0:1:65536
-    image_tree localhost/b:1
+    image_tree localhost/b:1 | links
     podman rmi -f b:1 >/dev/null
 }
