@@ -47,7 +47,7 @@ make_root() {
     mkdir -p "$r/bin" "$r/dev" "$r/etc" "$r/proc" "$r/run" "$r/sys" "$r/tmp"
     cp "$(command -v busybox)" "$r/bin/busybox"
     for applet in sh ls cat cp mv rm ln mkdir rmdir touch stat chmod chown find sort head tail wc cut grep sed tr tar \
-        test echo sleep true id df sync dd truncate mknod mkfifo readlink md5sum uniq diff env pwd mount umount; do
+        test echo sleep true id df sync dd truncate mknod mkfifo readlink md5sum uniq diff env pwd mount umount su; do
         ln -s busybox "$r/bin/$applet"
     done
     chmod 1777 "$r/tmp"
