@@ -2,7 +2,8 @@
 # Real container engines with stratafs, fuse-overlayfs 1, fuse-overlayfs 2 and
 # the kernel's overlayfs side by side.
 #
-# usage: scripts/engines.sh [--short] [--dir DIR] [--keep] [--write] [ENGINE...]
+# usage: scripts/engines.sh [--short] [--dir DIR] [--keep] [--write]
+#                           [--only STEP] [ENGINE...]
 #
 # Engines: podman rootless buildah toolbox docker containerd nested (default: all).
 # Each engine has steps; every step runs with each of the four storage programs.
@@ -11,6 +12,8 @@
 # A step that fails with the kernel's overlayfs is listed and not counted.
 #
 # --short   a selection of the steps, about 3 minutes
+# --only    only the steps with names that match the shell pattern STEP; later
+#           steps may depend on earlier ones
 # --dir     where results are written (default: target/engines)
 # --keep    leave the images and the files of the engines in DIR/run
 # --write   write the tables into docs/engines.md; engines that do not run
@@ -34,12 +37,13 @@ programs=(kernel stratafs f1 f2)
 declare -A column=([kernel]="kernel overlayfs" [stratafs]=stratafs [f1]="fuse-overlayfs 1" [f2]="fuse-overlayfs 2")
 
 args=("$@")
-short=no keep=no write=no dir=$target/engines
+short=no keep=no write=no only='*' dir=$target/engines
 while [ $# -gt 0 ]; do
     case $1 in
     --short) short=yes ;;
     --keep) keep=yes ;;
     --write) write=yes ;;
+    --only) only=${2:?--only needs a pattern}; shift ;;
     --dir) dir=${2:?--dir needs a directory}; shift ;;
     -h | --help) usage 0 ;;
     -*) usage ;;
@@ -52,7 +56,7 @@ engines=("$@")
 for engine in "${engines[@]}"; do
     [[ " ${all[*]} " == *" $engine "* ]] || die "$engine: no such engine; there are ${all[*]}"
 done
-[ $write = no ] || [ $short = no ] || die "--write needs all steps: leave out --short"
+[ $write = no ] || [ "$short$only" = "no*" ] || die "--write needs all steps: leave out --short and --only"
 
 need_root
 private_mounts ${args[@]+"${args[@]}"}
@@ -77,7 +81,7 @@ else
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/eng.XXXXXX")
 fi
 chmod 755 "$scratch"
-export scratch results short started
+export scratch results short only started
 
 running=()   # processes of the jobs
 finish() {
@@ -133,7 +137,7 @@ list_steps() {
 # run_program ENGINE PROGRAM: all steps, in namespaces that end with them.
 run_program() {
     exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C \
-        scratch="$scratch" results="$results" short="$short" started="$started" mount_program="${path[$2]}" \
+        scratch="$scratch" results="$results" short="$short" only="$only" started="$started" mount_program="${path[$2]}" \
         setpriv --pdeathsig KILL timeout --foreground -s KILL "$program_limit" setpriv --pdeathsig KILL \
         unshare -m -p --fork --kill-child --mount-proc --propagation private \
         bash "$repo/scripts/engines/program.sh" "$1" "$2" </dev/null >"$results/$1/$2.log" 2>&1 9>&-

@@ -53,7 +53,7 @@ show="($show) | sed 's/ n=[0-9]*//'"
 
 # committed CONTAINER: the layers of the image that is made of it.
 committed() {
-    buildah commit -q --timestamp 0 "$1" localhost/c:1 >/dev/null
+    buildah commit -q "$1" localhost/c:1 >/dev/null
     flat_layers_of localhost/c:1
     buildah from -q --pull-never --name after localhost/c:1 >/dev/null
     buildah run --network none after -- sh -c "cd /data; $show"

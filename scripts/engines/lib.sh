@@ -75,6 +75,8 @@ step() {
     done
     [ -z "${step_text[$1]:-}" ] || die "two steps have the name $1"
     [ "$short" = no ] || [ $in_short = yes ] || return 0
+    # shellcheck disable=SC2053
+    [[ $1 == $only ]] || return 0
     step_names+=("$1")
     step_limit[$1]=$limit
     step_text[$1]=$2

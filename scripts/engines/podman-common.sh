@@ -18,6 +18,8 @@ install_podman() {
 # The image t:1, and the sources of the builds.
 make_images() {
     make_root "$shared/root"
+    ln -s busybox "$shared/root/bin/seq"
+    ln -s busybox "$shared/root/bin/flock"
     tar_of "$shared/root" "$shared/root.tar"
 
     local c=$shared/context n
@@ -79,10 +81,31 @@ RUN d=/deep; for n in $(seq 39); do d=$d/a-directory-with-a-name-of-forty-charac
 END
 }
 
+# private_tmp: an empty /tmp, because engines leave files there, with what this
+# run needs of the old one at its place.
+private_tmp() {
+    local d n=0 kept=()
+    for d in "$scratch" "$repo" "$results" "$tools"; do
+        [[ $d == /tmp/* && -d $d ]] || continue
+        mkdir -p "/run/kept/$n"
+        mount --bind "$d" "/run/kept/$n"
+        kept[n]=$d
+        n=$((n + 1))
+    done
+    mount -t tmpfs -o mode=1777 tmp /tmp
+    for n in ${kept[@]+"${!kept[@]}"}; do
+        mkdir -p "${kept[n]}"
+        mount --bind "/run/kept/$n" "${kept[n]}"
+        umount "/run/kept/$n"
+    done
+    cd "$home" || return
+}
+
 # configure [LINE]: storage and containers of $home only. The runtime is crun, without
 # what a machine with few privileges refuses: limits of processes and oom scores.
 configure() {
     local c=$home/conf line=
+    private_tmp
     [ -z "$mount_program" ] || line="mount_program = \"$mount_program\""
     mkdir -p "$c" "$home/bin"
     cat >"$c/storage.conf" <<END
@@ -386,9 +409,9 @@ build() {
     local f=$1
     shift
     if [ "${builder:-podman}" = buildah ]; then
-        long=170 buildah bud --network none --pull-never --timestamp 0 --layers -f "$shared/context/$f" -t localhost/b:1 "$@" "$shared/context" >"$home/build.log" 2>&1 || { cat "$home/build.log" >&2; return 1; }
+        long=270 buildah bud --network none --pull-never --timestamp 0 --layers -f "$shared/context/$f" -t localhost/b:1 "$@" "$shared/context" >"$home/build.log" 2>&1 || { cat "$home/build.log" >&2; return 1; }
     else
-        long=170 podman build --network none --pull=never --timestamp 0 -f "$shared/context/$f" -t localhost/b:1 "$@" "$shared/context" >"$home/build.log" 2>&1 || { cat "$home/build.log" >&2; return 1; }
+        long=270 podman build --network none --pull=never --timestamp 0 -f "$shared/context/$f" -t localhost/b:1 "$@" "$shared/context" >"$home/build.log" 2>&1 || { cat "$home/build.log" >&2; return 1; }
     fi
 }
 # The kernel's mounts of an ordinary user break hard links when they copy up.

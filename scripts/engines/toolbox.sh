@@ -27,6 +27,7 @@ prepare() {
     cp -rL "$shared/debian/usr/bin" "$shared/programs"
     local r=$shared/root s
     mkdir -p "$r/usr/bin" "$r/usr/sbin" "$r/usr/share/zoneinfo" "$r/var/log" "$r/etc/profile.d" "$r/etc/sudoers.d" "$r/root" "$r/media" "$r/mnt" "$r/opt" "$r/srv" "$r/var/lib"
+    for s in $(busybox --list); do [ -e "$r/bin/$s" ] || ln -s busybox "$r/bin/$s"; done
     for s in sudo pinentry curl bash lsof bc time less wget passwd diff chpasswd groupmod; do
         [ -e "$r/bin/$s" ] || printf '#!/bin/sh\nexit 0\n' >"$r/usr/bin/$s"
     done
