@@ -448,7 +448,7 @@ do_save_load() {
 
 do_sizes() {
     podman create --name c1 t:1 sh -c 'head -c 100000 /dev/zero >/zeros' >/dev/null
-    podman images --format '{{.Repository}} {{.Tag}} {{.Size}}' | sort
+    podman images --format '{{.Repository}} {{.Tag}} {{.Size}}' localhost/t
     podman start -a c1
     podman ps -as --format '{{.Names}} {{.Size}}'
     podman inspect --size -f '{{.SizeRw}}' c1
