@@ -21,7 +21,7 @@ step layers 'The archive of each layer that the build made'
 step build-replace 'Build: rm -r d; mkdir d in one step, and in two'
 step build-stages 'Build with stages, cache and COPY --from'
 step build-user 'Build as a user'
-step --limit 180 deep 'An image of 100 layers'
+step --limit 180 deep 'An image of 60 layers'
 step --short commit 'Commit a container'
 step --short diff 'List the changes of a container'
 step sizes 'Sizes of layers and containers'
@@ -57,18 +57,18 @@ prepare() {
     make_deep
 }
 
-# An image of 100 layers: each adds a directory, replaces a file, and removes what an older one added.
+# An image of 60 layers: each adds a directory, replaces a file, and removes what an older one added.
 make_deep() {
     local n dir=$shared/deep diffs='' names='"base.tar"'
     mkdir -p "$dir/image"
     cp "$shared/root.tar" "$dir/image/base.tar"
     diffs="\"sha256:$(sha256sum <"$shared/root.tar" | cut -d' ' -f1)\""
-    for n in {1..99}; do
+    for n in {1..59}; do
         mkdir -p "$dir/$n/l/$n" "$dir/$n/data/dir"
         echo "$n" >"$dir/$n/l/$n/f"
         echo "$n" >"$dir/$n/data/dir/same"
         ln "$dir/$n/l/$n/f" "$dir/$n/l/$n/g"
-        [ $n -le 50 ] || touch "$dir/$n/l/.wh.$((n - 50))"
+        [ $n -le 30 ] || touch "$dir/$n/l/.wh.$((n - 30))"
         if [ $((n % 10)) = 0 ]; then mkdir -p "$dir/$n/l/$((n - 1))"; echo "$n" >"$dir/$n/l/$((n - 1))/new"; touch "$dir/$n/l/$((n - 1))/.wh..wh..opq"; fi
         find "$dir/$n" -exec touch -h -d '2012-12-12 12:12:12 UTC' {} +
         tar_of "$dir/$n" "$dir/image/$n.tar"
@@ -118,6 +118,7 @@ stop_daemon() {
 
 start() {
     use_unpacked
+    mkdir "$home/work"
     start_daemon || skip "dockerd does not start: $(tail -n 1 "$results/dockerd.log")"
     docker import -c 'ENV PATH=/bin' -c 'CMD ["sh"]' "$shared/root.tar" base:1
     run --rm base:1 true || skip "no container runs"
@@ -173,7 +174,7 @@ layers_of() {
     tar -C "$dir" -xf "$dir/image.tar"
     : >"$dir/before"
     for layer in $(jq -r '.[0].Layers[]' "$dir/manifest.json"); do
-        tar -tf "$dir/$layer" | sed 's|^\./||' >"$dir/names"
+        tar -tf "$dir/$layer" | sed 's|^\./||; /^$/d' >"$dir/names"
         while read -r w; do
             find "$dir/tree/${w%.wh..wh..opq}" -mindepth 1 -delete 2>/dev/null || true
         done < <(grep -E '(^|/)\.wh\.\.wh\.\.opq$' "$dir/names")
@@ -364,10 +365,10 @@ END
 do_deep() {
     docker load -q -i "$shared/deep.tar"
     docker image inspect -f '{{len .RootFS.Layers}}' deep:1
-    run --name deep deep:1 sh -c "rm -r /l/5; mkdir /l/5; $without_links find /l | sort"
+    run --name deep deep:1 sh -c "rm -r /l/35; mkdir /l/35; $without_links find /l | sort"
     tree_of deep
     docker commit deep deep:2 >/dev/null
-    run --rm deep:2 sh -c 'rm -r /l/30 /l/4*; ls /l; cat /l/7/f /data/dir/same; ls -A /l/5'
+    run --rm deep:2 sh -c 'rm -r /l/50 /l/4*; ls /l; cat /l/37/f /data/dir/same; ls -A /l/35'
 }
 
 do_commit() {

@@ -143,7 +143,7 @@ ln -s c soft
 mv "a name: odd, \"quoted\"" "another: name"
 rm fifo
 mkfifo fifo
-touch -h -d @1234567890 zero
+touch -d @1234567890 "another: name"
 dd if=/dev/zero of=big bs=1 count=10 seek=1000 conv=notrunc 2>/dev/null
 truncate -s 10 hole
 mkdir -p new/deep
