@@ -11,7 +11,7 @@
 . "$repo/scripts/engines/base.sh"
 
 title='containerd'
-step --short import 'Import an image of four layers with whiteouts, the tree of the image'
+step import 'Import an image of four layers with whiteouts, the tree of the image'
 step --short run 'Run: output and exit status'
 step run-options 'Run as a user, read-only'
 step --short changes 'Changes of every kind in a container, its tree'
