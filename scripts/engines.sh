@@ -11,7 +11,8 @@
 # its exit status and its normalised output, with listings of trees, are equal.
 # A step that fails with the kernel's overlayfs is listed and not counted.
 #
-# --short   a selection of the steps, about 3 minutes
+# --short   a selection of the steps, with the kernel's overlayfs and stratafs
+#           only: about 3 minutes
 # --only    only the steps with names that match the shell pattern STEP; later
 #           steps may depend on earlier ones
 # --dir     where results are written (default: target/engines)
@@ -58,11 +59,13 @@ for engine in "${engines[@]}"; do
 done
 [ $write = no ] || [ "$short$only" = "no*" ] || die "--write needs all steps: leave out --short and --only"
 
+[ $short = no ] || programs=(kernel stratafs)
+
 need_root
 private_mounts ${args[@]+"${args[@]}"}
 need fuse-overlayfs fuse-overlayfs fusermount3 fuse3 getfattr attr setfattr attr setfacl acl busybox busybox-static jq jq unshare util-linux
 find_stratafs
-if [ -z "${FUSE_OVERLAYFS_2:-}" ]; then
+if [ $short = no ] && [ -z "${FUSE_OVERLAYFS_2:-}" ]; then
     need_crate fuse-overlayfs 2.0.0
     FUSE_OVERLAYFS_2=$tools/bin/fuse-overlayfs
 fi
@@ -109,8 +112,8 @@ provide() {
     path[$1]=$scratch/bin/$1/fuse-overlayfs
 }
 provide stratafs "$STRATAFS" stratafs
-provide f1 "$(command -v fuse-overlayfs)" fuse-overlayfs
-provide f2 "$FUSE_OVERLAYFS_2" fuse-overlayfs
+[ $short = yes ] || provide f1 "$(command -v fuse-overlayfs)" fuse-overlayfs
+[ $short = yes ] || provide f2 "$FUSE_OVERLAYFS_2" fuse-overlayfs
 first_version() { bounded 10 "$1" --version 2>&1 | sed -n 's/.*fuse-overlayfs: version /fuse-overlayfs /p; s/^stratafs /&/p; s/^fuse-overlayfs [0-9]/&/p' | head -n 1; }
 
 # Runs FUNCTION of an engine's file, in a subshell.
@@ -143,7 +146,7 @@ run_program() {
         bash "$repo/scripts/engines/program.sh" "$1" "$2" </dev/null >"$results/$1/$2.log" 2>&1 9>&-
 }
 program_limit=600
-[ $short = no ] || program_limit=120
+[ $short = no ] || program_limit=240
 
 # ------------------------------------------------------------------ the verdict
 
@@ -177,7 +180,9 @@ compare() {
             printf '%s.\n\n' "$(cat "$results/$engine/version")"
             printf '| Step |'
             for program in "${programs[@]}"; do printf ' %s |' "${column[$program]}"; done
-            printf '\n|---|---|---|---|---|\n'
+            printf '\n'
+            printf '|---%.0s' '' "${programs[@]}"
+            printf '|\n'
         fi
     } >"$section"
     if [ -s "$results/$engine/kernel/skipped" ]; then
@@ -272,9 +277,9 @@ for engine in "${engines[@]}"; do
     }
     of_engine "$engine" version >"$results/$engine/version" 2>/dev/null || true
     # Two at a time: as many as a small machine has processors.
-    for pair in "kernel stratafs" "f1 f2"; do
+    for ((n = 0; n < ${#programs[@]}; n += 2)); do
         running=()
-        for program in $pair; do
+        for program in "${programs[@]:n:2}"; do
             run_program "$engine" "$program" &
             running+=($!)
         done

@@ -9,7 +9,7 @@
 . "$repo/scripts/engines/podman-common.sh"
 
 title='Podman as an ordinary user'
-step --short image 'The tree of an imported image'
+step image 'The tree of an imported image'
 step --short run 'Run: output, exit status, standard input, users, read-only'
 step --short changes 'Changes of every kind in a container, its tree'
 step --short owners 'Change owners, commit: the owners in the layer'
