@@ -16,6 +16,8 @@ use std::sync::Arc;
 use crate::config::FsyncMode;
 use crate::error::{Error, Result};
 use crate::inode::Inode;
+use crate::sync::Held;
+use parking_lot::MutexGuard;
 use tell::{Changed, Teller};
 
 /// What the upper layer must have before the change.
@@ -66,6 +68,15 @@ impl CopyUp {
     /// Whether data stays below when only metadata changes.
     pub fn leaves_data(&self) -> bool {
         self.metacopy
+    }
+
+    /// Keeps data that is still below `inode`'s metadata from coming up while times or attributes change.
+    ///
+    /// The copy of the data saves and restores both, so a change meanwhile would be lost.
+    /// Locks: takes the gate of such a file; no lock of level 3 or deeper may be held.
+    pub fn hold_data<'a>(&self, inode: &'a Inode) -> Option<Held<MutexGuard<'a, ()>>> {
+        let is_below = inode.state.read().rare().data.is_some();
+        is_below.then(|| inode.gate.lock())
     }
 
     /// Says that the kernel's attributes of `inode` are wrong now.

@@ -298,13 +298,28 @@ impl CopyUp {
         upper: &Upper,
         place: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let fd = real.fd().call("openat2")?;
-        let at = At::fd(fd.as_fd());
         if !real.is(Fact::Impure) {
-            upper.set_impure(at)?;
+            upper.set_impure(At::fd(real.fd().call("openat2")?.as_fd()))?;
             real.note(Fact::Impure, true);
         }
+        self.keep_times(parent, real, place)
+    }
+
+    /// Runs `place`, which puts an object that `parent` shows already into its upper directory `real`, and restores the
+    /// times of `real`.
+    ///
+    /// No other thread reads or changes the times meanwhile.
+    pub(super) fn keep_times(
+        &self,
+        parent: &Arc<Inode>,
+        real: &Arc<RealDir>,
+        place: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let fd = real.fd().call("openat2")?;
+        let at = At::fd(fd.as_fd());
         let _changing = real.changing();
+        // Set before the times change: a lookup that has read them without the lock finds it, and reads them again.
+        real.note(Fact::CopiedInto, true);
         let before = stat(at).call("statx")?;
         attr::with_owner_writing(at, place).call("fchmodat2")??;
         // From here on the object is there, so nothing that fails may say that it is not.

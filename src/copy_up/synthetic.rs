@@ -37,8 +37,11 @@ impl CopyUp {
             attr::chmod(temp.at(), MODE).call("fchmodat2")?;
             // Whatever a lower layer has here, now or later, was not seen when the name was made.
             upper.set_opaque(temp.at())?;
-            upper.place(temp, parent_fd.as_fd(), &place.name, whiteout)?;
-            upper.remove_whiteout_file(parent_fd.as_fd(), &place.name)?;
+            // The parent shows the directory already, so its times stay.
+            self.keep_times(&place.parent, parent, || {
+                upper.place(temp, parent_fd.as_fd(), &place.name, whiteout)?;
+                upper.remove_whiteout_file(parent_fd.as_fd(), &place.name)
+            })?;
             dir.state.write().opaque = true;
             parent.child(&place.name)
         };

@@ -32,6 +32,8 @@ pub enum Fact {
     Impure = 4,
     /// What is made in it gets owner, group and mode from its maker alone: no set-group-id bit, no default ACL.
     NothingToInherit = 8,
+    /// A copy-up has placed a name in it and restored its times.
+    CopiedInto = 16,
 }
 
 /// A directory of a layer.
@@ -52,7 +54,7 @@ pub struct RealDir {
     ino: u64,
     /// It is counted by the pool while it is open: the roots of layers are not, which nobody could close.
     pooled: bool,
-    /// Held while names of an upper directory change, or its times are put back after a copy-up into it.
+    /// Held while names or times of an upper directory change, and while its times are read.
     changing: Mutex<()>,
     pool: Arc<DirPool>,
 }
@@ -134,8 +136,12 @@ impl RealDir {
         self.ino
     }
 
-    /// Keeps copy-ups into this directory from taking back the times that a change of its names sets, and the reverse. Taken
-    /// last, held across one change; nothing else is locked under it.
+    /// Excludes all other changes and readers of the times of this upper directory.
+    ///
+    /// A copy-up into the directory saves its times, changes a name and restores the times under this lock. So do not
+    /// change a name, set times or read times to show them without it: the copy-up would restore times over newer
+    /// ones, or the kernel would cache the time of the copy. Taken last and held across one change; only `MODES` of
+    /// `sys::attr` is taken under it.
     pub fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock()
     }

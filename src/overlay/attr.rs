@@ -124,7 +124,7 @@ impl Overlay {
         if inode.is_synthetic() {
             return self.synthetic_attr(inode);
         }
-        let real = inode.with(|at| stat_shown(&inode.stack, at))?;
+        let real = stat_of(inode)?;
         self.shown(inode, real)
     }
 
@@ -205,6 +205,8 @@ impl Overlay {
         let unsafe_writer = opens.passthrough > 0 && opens.keeps_set_id && opens.plain_writers > 0;
         let unsafe_bits = if unsafe_writer { libc::S_ISUID | libc::S_ISGID } else { 0 };
         let permissions = inode.stack.terms.permissions;
+        let now = inode.now();
+        let _data = self.copy_up.hold_data(&now);
         let changed = inode.with(|at| {
             let times = (change.atime, change.mtime);
             if uid.is_some() || gid.is_some() {
@@ -219,6 +221,7 @@ impl Overlay {
                 chmod(permissions, at, mode & 0o7777 & !unsafe_bits)?;
             }
             if times != (SetTime::Omit, SetTime::Omit) {
+                let _changing = inode.upper_dir().map(|dir| dir.changing());
                 attr::utimens(at, times.0, times.1).call("utimensat")?;
             }
             Ok(())
@@ -257,6 +260,25 @@ impl Overlay {
         let fd = inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?;
         cut(fd.as_fd())
     }
+}
+
+/// What is on disk of `inode`, as far as the object itself says.
+///
+/// The times of an upper directory are read under its lock: while a copy-up places a name in it they are wrong, and the
+/// kernel would cache them.
+pub(super) fn stat_of(inode: &Inode) -> Result<Stat> {
+    let Some(dir) = inode.upper_dir().or(inode.lower_dirs().first()) else {
+        return inode.with(|at| stat_shown(&inode.stack, at));
+    };
+    let fd = dir.fd().call("openat2")?;
+    let takes_copies = dir.layer().is_upper() && !inode.stack.is_direct();
+    let _changing = takes_copies.then(|| dir.changing());
+    stat_shown(&inode.stack, At::fd(fd.as_fd()))
+}
+
+/// Whether times that were read without the lock of the directory may be those of a copy-up.
+pub(super) fn may_be_unsettled(inode: &Inode) -> bool {
+    inode.upper_dir().is_some_and(|dir| dir.is(Fact::CopiedInto))
 }
 
 /// What is at `at` in a layer of `stack`, as far as the object itself says.

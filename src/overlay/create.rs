@@ -226,7 +226,9 @@ impl Overlay {
         let made = self.make_in_upper(new, parent, name, under.whiteout)?;
         if under.whiteout_file {
             let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
-            parent.stack.writable()?.remove_whiteout_file(dir.fd().call("openat2")?.as_fd(), name)?;
+            let fd = dir.fd().call("openat2")?;
+            let _changing = dir.changing();
+            parent.stack.writable()?.remove_whiteout_file(fd.as_fd(), name)?;
         }
         Ok(made)
     }
@@ -283,10 +285,14 @@ impl Overlay {
     ) -> Result<()> {
         let upper = parent.stack.writable()?;
         let under = self.under_locked(parent, name)?;
-        let fd = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?.fd().call("openat2")?;
-        upper.place(whiteout, fd.as_fd(), name, under.whiteout)?;
-        if under.whiteout_file {
-            upper.remove_whiteout_file(fd.as_fd(), name)?;
+        let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let fd = dir.fd().call("openat2")?;
+        {
+            let _changing = dir.changing();
+            upper.place(whiteout, fd.as_fd(), name, under.whiteout)?;
+            if under.whiteout_file {
+                upper.remove_whiteout_file(fd.as_fd(), name)?;
+            }
         }
         self.made_locked(parent, name, None).map(drop)
     }

@@ -151,7 +151,7 @@ fn set_modes(path: &Path) {
 }
 
 /// Gives everything below `path` the time before the run.
-fn age(path: &Path) {
+pub(super) fn age(path: &Path) {
     if fs::symlink_metadata(path).expect("stat").is_dir() {
         for entry in fs::read_dir(path).expect("read_dir") {
             age(&entry.expect("entry").path());

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 
 use super::Overlay;
-use super::attr::{Attr, Lifetime, stat_shown};
+use super::attr::{Attr, Lifetime, may_be_unsettled, stat_shown};
 use crate::copy_up::publish::index_entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point, State};
@@ -138,7 +138,7 @@ impl Overlay {
         // What a device or an attribute really says takes another look at the object.
         let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
-        let attr = match real {
+        let attr = match real.filter(|_| !may_be_unsettled(&inode)) {
             Some(real) => self.shown(&inode, real)?,
             None => self.attr_of(&inode)?,
         };

@@ -38,6 +38,8 @@ mod shadow;
 mod source;
 mod statfs;
 mod table;
+#[cfg(test)]
+mod times_tests;
 mod way;
 mod xattr;
 

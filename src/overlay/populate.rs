@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nix::fcntl::OFlag;
 
 use super::Overlay;
-use super::attr::stat_shown;
+use super::attr::{stat_of, stat_shown};
 use crate::config::XattrPermissions;
 use crate::copy_up::{data, meta};
 use crate::error::{Context, Error, Result};
@@ -123,8 +123,8 @@ fn copy_bytes(inode: &Arc<Inode>, facts: &Stat, to: At<'_>) -> Result<()> {
 /// Owner, attributes, mode and times, as the mount shows them.
 fn copy_facts(inode: &Arc<Inode>, to: At<'_>) -> Result<()> {
     let stack = &inode.stack;
+    let facts = stat_of(inode)?;
     inode.with(|at| {
-        let facts = stat_shown(stack, at)?;
         let made = meta::Made::of(&stat(to).call("statx")?);
         // A volume is a plain directory.
         let rules = meta::Rules { permissions: XattrPermissions::Off, ..meta::Rules::of(stack) };

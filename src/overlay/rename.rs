@@ -281,6 +281,7 @@ impl Overlay {
         moved?;
         if new.under.whiteout_file {
             // The object of a name wins over `.wh.` of that name in the same layer.
+            let _changing = new_real.changing();
             log_left("a whiteout", new.name, upper.remove_whiteout_file(new_dir.as_fd(), new.name));
         }
         Ok(())
@@ -428,7 +429,12 @@ impl Overlay {
         meta::copy(rules, At::fd(fd.as_fd()), &before, temp.at(), made)?;
         upper.set_opaque(temp.at())?;
         meta::copy_times(&before, temp.at())?;
-        match name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE) {
+        let parent = new.parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
+        let exchange = || {
+            let _changing = parent.changing();
+            name::rename(temp.at(), At::new(new_dir, new.name), RenameFlags::RENAME_EXCHANGE)
+        };
+        match exchange() {
             Ok(()) => {}
             Err(Errno::EINVAL) => return Err(Error::Unsupported),
             Err(errno) => return Err(Error::Sys { call: "renameat2", errno }),

@@ -121,6 +121,8 @@ impl Overlay {
         }
         self.copy_up.ensure(&inode, Need::Metadata)?;
         inode.absent.attributes_come();
+        let now = inode.now();
+        let data = self.copy_up.hold_data(&now);
         let set = inode.with(|at| {
             xattr::set(at, &stored, &value, mode).call("setxattr")?;
             if name.as_bytes() == ACL_ACCESS { drop_foreign_setgid(&inode, caller, at) } else { Ok(()) }
@@ -129,6 +131,7 @@ impl Overlay {
             // It may be a default ACL.
             dir.note(Fact::NothingToInherit, false);
         }
+        drop(data);
         set?;
         self.copy_up.changed(&inode);
         Ok(())
@@ -148,7 +151,11 @@ impl Overlay {
             present => present?,
         };
         self.copy_up.ensure(&inode, Need::Metadata)?;
-        inode.with(|at| xattr::remove(at, &stored).call("removexattr"))?;
+        {
+            let now = inode.now();
+            let _data = self.copy_up.hold_data(&now);
+            inode.with(|at| xattr::remove(at, &stored).call("removexattr"))?;
+        }
         self.copy_up.changed(&inode);
         Ok(())
     }
