@@ -81,7 +81,7 @@ impl Tree {
         assert_eq!(done.out, "");
         assert_eq!(mounts_at(&self.at("m")), []);
         // The child that has told why it failed may need a moment to end.
-        assert!(eventually(std::time::Duration::from_secs(5), || !self.runs()), "{command:?} left a process");
+        assert!(eventually(LIMIT, || !self.runs()), "{command:?} left a process");
         assert_eq!(sum::diff(&before, &sum::tree(self.0.path())), "", "{command:?} changed something");
     }
 
@@ -429,8 +429,7 @@ fn a_lower_that_fails_leaves_no_half_copied_file() {
     assert_eq!(fs::read(f.p("d/a")).unwrap().len(), 100_000);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(below.daemon()), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
-    let limit = std::time::Duration::from_secs(10);
-    assert!(eventually(limit, || daemons_of(&below.p("")).is_empty()), "the daemon below does not end");
+    assert!(eventually(LIMIT, || daemons_of(&below.p("")).is_empty()), "the daemon below does not end");
     let dead = [Errno::ENOTCONN, Errno::EIO, Errno::ECONNABORTED];
     let failed = sys::open(f.p("d/a"), libc::O_RDWR, 0).map(drop);
     assert!(failed.is_err_and(|errno| dead.contains(&errno)), "{failed:?}");

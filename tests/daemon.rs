@@ -86,11 +86,14 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// How long a test waits for a state. Only a fault takes so long, however busy the machine is.
+const LIMIT: Duration = Duration::from_secs(60);
+
 #[track_caller]
 fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "not in ten seconds: {what}");
+        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         sleep(Duration::from_millis(5));
     }
 }
@@ -169,10 +172,12 @@ fn a_mount_in_use_is_busy_and_a_second_signal_detaches_it() {
     let busy = tree.run(&["umount", "m"]);
     assert_eq!(busy.status.code(), Some(1));
     assert!(stderr(&busy).contains("--lazy"), "{}", stderr(&busy));
-    kill(daemon, Signal::SIGTERM).expect("kill");
-    sleep(Duration::from_millis(50));
-    kill(daemon, Signal::SIGTERM).expect("kill");
-    soon("the mount is detached", || !tree.is_mounted());
+    // Two signals of which the first is still pending are one, so more follow until the daemon has seen two.
+    soon("the mount is detached", || {
+        // The daemon may have ended.
+        let _ = kill(daemon, Signal::SIGTERM);
+        !tree.is_mounted()
+    });
     drop(used);
     soon("the daemon ends", || !is_running(daemon));
 }
@@ -244,7 +249,7 @@ fn the_daemon_holds_nothing_of_its_callers() {
     command.arg("-c").arg(format!("({PROGRAM} mount -l l m 7>&1 8</dev/null) 2>&1 | cat"));
     let begun = Instant::now();
     let output = command.current_dir(tree.0.path()).output().expect("sh");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < LIMIT);
     assert!(output.stdout.is_empty() && tree.is_mounted());
     let open = std::fs::read_dir(format!("/proc/{}/fd", tree.daemon())).expect("fd");
     let pipes = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());

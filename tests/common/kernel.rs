@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use super::{Fixture, Umount, eventually, fs, mounts_at, run, sum};
+use super::{Fixture, LIMIT, Umount, eventually, fs, mounts_at, run, sum};
 
 impl Fixture {
     /// What the kernel's overlayfs shows of the layers, with these options beside the layers. It takes the upper layer over for
@@ -25,10 +24,7 @@ impl Fixture {
         let mounted = Umount(at.clone());
         let tree = shown(&at);
         drop(mounted);
-        assert!(
-            eventually(Duration::from_secs(10), || mounts_at(&at).is_empty()),
-            "the kernel's mount stays"
-        );
+        assert!(eventually(LIMIT, || mounts_at(&at).is_empty()), "the kernel's mount stays");
         tree
     }
 }

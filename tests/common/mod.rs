@@ -11,7 +11,7 @@
 //!   `fusermount`, where it was started by an ordinary user. The latter two leave out what they may not do.
 //! - `STRATAFS_TEST_ORACLE=kernel`: the program is a stand-in that mounts kernel overlayfs. Tests that state a
 //!   departure from it, or speak of the daemon, are left out.
-//! - `STRATAFS_TEST_TIMEOUT`: seconds after which the watchdog bites, 120 by default.
+//! - `STRATAFS_TEST_TIMEOUT`: seconds after which the watchdog frees the mount of a test, 600 by default.
 //! - `STRATAFS_TEST_DIR`: where the layers are made; xattrs are needed there.
 
 #![allow(dead_code, unused_imports, unsafe_code, clippy::unwrap_used, clippy::panic)]
@@ -21,18 +21,20 @@ pub mod kernel;
 pub mod layer;
 pub mod sum;
 pub mod sys;
+mod wait;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use layer::Layer;
 pub use std::fs::{self, File};
 pub use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 pub use sys::{Dir, Errno, Map, as_user, dents, err, no};
+pub use wait::{LIMIT, await_later_time, eventually, stop, wait};
 
 /// How privileged the run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ pub fn program() -> PathBuf {
 
 fn timeout() -> Duration {
     let secs = std::env::var("STRATAFS_TEST_TIMEOUT").ok().and_then(|s| s.parse().ok());
-    Duration::from_secs(secs.unwrap_or(120))
+    Duration::from_secs(secs.unwrap_or(600))
 }
 
 /// True if FUSE can be used; else says so, once per caller.
@@ -124,14 +126,15 @@ impl Done {
     }
 }
 
-/// Runs a command to its end, at most a minute. Output goes through files, so that a daemon which
-/// keeps its standard streams does not keep us.
+/// Runs a command to its end, for at most twice `LIMIT`: commands have limits of their own. Output goes through files, so
+/// that a daemon which keeps its standard streams does not keep us.
 pub fn run(cmd: &mut Command) -> Done {
     let (out, errs) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     cmd.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(errs.try_clone().unwrap());
     let mut child = spawn(cmd);
-    let code = wait(&mut child, Duration::from_secs(60));
-    if code.is_none() {
+    let code = wait(&mut child, 2 * LIMIT);
+    if code.is_none() && child.try_wait().unwrap().is_none() {
+        eprintln!("{cmd:?}: ended by the test's limit of {:?} for a command", 2 * LIMIT);
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -140,47 +143,22 @@ pub fn run(cmd: &mut Command) -> Done {
 
 /// Starts a command. A program written just now is busy for a moment where another test forks while it is open.
 pub fn spawn(cmd: &mut Command) -> Child {
-    for _ in 0..100 {
-        match cmd.spawn() {
-            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            r => return r.unwrap_or_else(|e| panic!("{cmd:?}: {e}")),
+    let mut spawned = None;
+    let done = eventually(LIMIT, || match cmd.spawn() {
+        Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => false,
+        r => {
+            spawned = Some(r.unwrap_or_else(|e| panic!("{cmd:?}: {e}")));
+            true
         }
-    }
-    panic!("{cmd:?}: text file busy");
-}
-
-/// The exit code of a child, if it ends in time and by itself.
-pub fn wait(child: &mut Child, limit: Duration) -> Option<i32> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        if start.elapsed() > limit {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    });
+    assert!(done, "{cmd:?}: text file busy");
+    spawned.unwrap()
 }
 
 fn read_all(f: &File) -> String {
     let mut buf = vec![0; f.metadata().unwrap().len() as usize];
     f.read_exact_at(&mut buf, 0).unwrap();
     String::from_utf8_lossy(&buf).into_owned()
-}
-
-/// Waits until `cond` holds; false if it does not within `limit`.
-pub fn eventually(limit: Duration, mut cond: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
-    while !cond() {
-        if start.elapsed() > limit {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    true
 }
 
 /// The lines of the mount table that speak of `mountpoint`: device minor and filesystem type. Asks no daemon.
@@ -239,6 +217,7 @@ impl Watchdog {
         let state = Arc::new((Mutex::new(false), Condvar::new()));
         let bit = Arc::new(AtomicBool::new(false));
         let (s, b) = (state.clone(), bit.clone());
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
         std::thread::spawn(move || {
             let off = |limit| {
                 let done = s.0.lock().unwrap();
@@ -248,10 +227,13 @@ impl Watchdog {
                 return;
             }
             b.store(true, Ordering::SeqCst);
-            eprintln!("watchdog: {} hangs, freeing it", mountpoint.display());
+            let at = mountpoint.display();
+            eprintln!("watchdog: {test}: ended by STRATAFS_TEST_TIMEOUT ({:?}): {at} is freed", timeout());
             free(&mountpoint);
-            if !off(Duration::from_secs(30)) {
-                eprintln!("watchdog: the test at {} hangs on", mountpoint.display());
+            if !off(LIMIT) {
+                eprintln!(
+                    "watchdog: {test}: still hangs {LIMIT:?} after {at} was freed: this ends the program"
+                );
                 std::process::abort();
             }
         });
@@ -462,14 +444,13 @@ impl Fixture {
     pub fn unmount(&mut self) {
         assert!(self.mounted, "not mounted");
         let mut done = run(Command::new(program()).arg("umount").arg(self.p("")));
-        for _ in 0..20 {
-            // A process that another test has just forked may keep our files for a moment, until its exec.
-            if done.code == Some(0) || mounts_at(&self.p("")).is_empty() {
-                break;
+        // A process that another test has just forked may keep our files for a moment, until its exec.
+        eventually(LIMIT, || {
+            if done.code != Some(0) && !mounts_at(&self.p("")).is_empty() {
+                done = run(Command::new(program()).arg("umount").arg(self.p("")));
             }
-            std::thread::sleep(Duration::from_millis(50));
-            done = run(Command::new(program()).arg("umount").arg(self.p("")));
-        }
+            done.code == Some(0) || mounts_at(&self.p("")).is_empty()
+        });
         assert_eq!(done.code, Some(0), "umount failed: {}", done.err);
         assert_eq!(mounts_at(&self.p("")), [], "still mounted after umount");
         self.mounted = false;

@@ -76,6 +76,13 @@ pub fn renameat2(a: impl AsRef<Path>, b: impl AsRef<Path>, flags: u32) -> Res<()
     unit(unsafe { libc::renameat2(at, c(a).as_ptr(), at, c(b).as_ptr(), flags) })
 }
 
+/// The time of a clock in seconds and nanoseconds.
+pub fn now(clock: libc::clockid_t) -> (i64, i64) {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    assert_eq!(unsafe { libc::clock_gettime(clock, &raw mut time) }, 0);
+    (time.tv_sec, time.tv_nsec)
+}
+
 pub fn chmod(path: impl AsRef<Path>, mode: u32) -> Res<()> {
     unit(unsafe { libc::chmod(c(path).as_ptr(), mode) })
 }

@@ -120,7 +120,7 @@ impl Round {
                 panic!("round of seed {}, load {number}: a process ended: {status}; see above", self.seed);
             }
             let still = if self.board.stopped() { Vec::new() } else { stalls.of(&self.operations()) };
-            if !still.is_empty() || begun.elapsed() > span + Duration::from_secs(60) {
+            if !still.is_empty() || begun.elapsed() > span + Duration::from_secs(180) {
                 let told: String = processes.iter().map(|process| stacks(process.id() as i32)).collect();
                 let told = format!("daemon:\n{}processes:\n{told}", stacks(daemon));
                 processes.iter_mut().for_each(|process| process.kill().unwrap());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::common::*;
 
 /// So long may a worker be about one step.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What a daemon may keep that has nothing to remember any more, beyond what it had at the begin: freed memory that the allocator keeps.
 const KEPT_KB: u64 = 16 << 10;
 const KEPT_FILES: u64 = 8;
@@ -34,7 +34,7 @@ impl Usage {
 
     /// Once the kernel has forgotten everything. It does so after a while.
     pub fn settled(pid: i32, first: Usage) -> Usage {
-        eventually(Duration::from_secs(5), || {
+        eventually(LIMIT, || {
             forget_all();
             Usage::of(pid).files <= first.files + KEPT_FILES
         });

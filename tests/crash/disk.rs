@@ -8,7 +8,6 @@
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::common::*;
 
@@ -21,7 +20,7 @@ impl Drop for Mounted {
         let at = sys::c(&self.0);
         let ended = || unsafe { libc::umount2(at.as_ptr(), 0) } == 0;
         // A daemon may take a moment to let go.
-        if !eventually(Duration::from_secs(10), ended) {
+        if !eventually(LIMIT, ended) {
             eprintln!("{} is busy and is detached", self.0.display());
             unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
         }

@@ -38,7 +38,7 @@ fn fixture() -> Option<Fixture> {
 fn renew(f: &mut Fixture, daemon: i32) {
     assert_eq!(f.daemon(), daemon, "the daemon has ended");
     run(Command::new(program()).arg("umount").arg(f.p(""))).ok();
-    assert!(eventually(Duration::from_secs(10), || daemons_of(&f.p("")).is_empty()), "the daemon stays");
+    assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()), "the daemon stays");
     f.set_mounted(false);
     f.mount();
     assert_eq!(f.temporaries(), [""; 0], "the workdir is not swept");

@@ -14,7 +14,6 @@ use crate::common::{kernel::shown, *};
 
 pub const WRITERS: usize = 3;
 const SOURCE: &str = "attached";
-const SOON: Duration = Duration::from_secs(10);
 
 pub fn part(writer: usize) -> String {
     format!("w{writer}")
@@ -64,7 +63,7 @@ fn crash(f: &mut Fixture, models: &[Model], rng: &mut StdRng, span: Duration) ->
         let joined = writers.into_iter().map(|writer| writer.join());
         joined.map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
-    assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()), "alive after SIGKILL");
+    assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()), "alive after SIGKILL");
     stopped
 }
 

@@ -44,9 +44,7 @@ impl View {
     fn unmount(&mut self) {
         let umount = || run(Command::new(program()).arg("umount").arg(self.at("mnt")));
         // A process that another test has just forked may keep our files for a moment, until its exec.
-        eventually(Duration::from_secs(5), || {
-            umount().code == Some(0) || mounts_at(&self.at("mnt")).is_empty()
-        });
+        eventually(LIMIT, || umount().code == Some(0) || mounts_at(&self.at("mnt")).is_empty());
         assert_eq!(mounts_at(&self.at("mnt")), [], "still mounted after umount");
         self.mounted = false;
         assert_eq!(daemons_of(&self.at("mnt")), [] as [i32; 0]);

@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// After so long a mount is freed by force: a hung daemon must not hang the machine.
-const MOUNT_LIMIT: Duration = Duration::from_secs(120);
+const MOUNT_LIMIT: Duration = Duration::from_secs(600);
 /// So long may the command line take to answer.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
 /// The layers of one mount.
 #[derive(Debug, Clone)]
@@ -85,7 +85,7 @@ impl Stack {
         match by {
             By::Kernel => {
                 let all = format!("{},{options}", self.options());
-                let end = Instant::now() + Duration::from_secs(5);
+                let end = Instant::now() + COMMAND_LIMIT;
                 let go =
                     || mount(Some("overlay"), point, Some("overlay"), MsFlags::empty(), Some(all.as_str()));
                 while let Err(error) = go() {
@@ -132,7 +132,7 @@ impl Mount {
     /// Unmounts and waits until the layers are free.
     pub fn end(mut self) {
         // A process that another test thread is about to start holds, until it runs its program, what we have had open.
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = Instant::now() + COMMAND_LIMIT;
         while let Err(reason) = self.unmount() {
             assert!(Instant::now() < end, "{reason}\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
@@ -306,7 +306,7 @@ fn await_end(point: &Path) {
             .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
             .any(|line| line.split(|byte| *byte == 0).any(|word| word == needle))
     };
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + COMMAND_LIMIT;
     while named() {
         assert!(Instant::now() < end, "the daemon of {} still runs after umount", point.display());
         thread::sleep(Duration::from_millis(5));

@@ -137,9 +137,9 @@ fn change_time_moves_with_every_change() {
         let now = ctime();
         assert!(now > last, "{what}: {now:?} after {last:?}");
         last = now;
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        await_later_time();
     };
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    await_later_time();
     moved("chmod", sys::chmod(f.p("f"), 0o600));
     moved("xattr", sys::setxattr(f.p("f"), "user.a", b"1", 0));
     moved("utimens", sys::utimens(f.p("f"), T, T));

@@ -74,10 +74,10 @@ fn works(f: &mut Fixture) {
 /// Unmounts as the caller does, not by `stratafs umount`.
 #[track_caller]
 fn gone_by(f: &mut Fixture, command: &mut Command) {
-    let (at, limit) = (f.p(""), std::time::Duration::from_secs(10));
+    let at = f.p("");
     let exe = format!("/proc/{}/exe", served_by(&at));
     run(command).ok();
-    assert!(eventually(limit, || fs::read_link(&exe).is_err()), "the daemon outlives {command:?}");
+    assert!(eventually(LIMIT, || fs::read_link(&exe).is_err()), "the daemon outlives {command:?}");
     assert_eq!(mounts_at(&at), []);
     f.after_unmount();
 }
@@ -183,6 +183,6 @@ fn the_call_of_containerd() {
     silently(&mut f, &mut call(&lowers));
     assert_eq!(err(fs::write(at.join("new"), "x")), Errno::EROFS);
     gone_by(&mut f, Command::new("umount").arg(&at));
-    assert!(eventually(std::time::Duration::from_secs(10), || f.try_mount(&[]).code == Some(0)));
+    assert!(eventually(LIMIT, || f.try_mount(&[]).code == Some(0)));
     works(&mut f);
 }

@@ -282,7 +282,7 @@ fn stat_is_right_after_each_of_many_appends() {
     for len in 1..20 {
         assert_eq!(stat(f.p("up")).len(), len);
         let before = stat(f.p("up")).modified().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        await_later_time();
         let append = sys::open(f.p("up"), libc::O_WRONLY | libc::O_APPEND, 0).unwrap();
         assert_eq!(stat(f.p("up")).len(), len);
         append.write_all_at(b"x", 0).unwrap();
@@ -306,7 +306,7 @@ fn stat_is_right_after_a_shared_map_was_written() {
     let w = rw(&path);
     let map = Map::writable(&w, 3 * PAGE);
     let before = mtime(&path);
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    await_later_time();
     map.put(0, b"N");
     map.sync().unwrap();
     let synced = mtime(&path);

@@ -66,7 +66,7 @@ fn a_distributed_source_serves_and_its_death_is_its_own() {
     let pid = daemons_of(&server.at)[0];
     assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
     let gone = || matches!(no(fs::read(one.p("mnt/shared/file"))), Err(Errno::ENOTCONN | Errno::EIO));
-    assert!(eventually(std::time::Duration::from_secs(5), gone));
+    assert!(eventually(LIMIT, gone));
     assert_eq!(text(one.p("model_test/main.py")), NEW);
     fs::write(one.p("model_test/new"), "new").unwrap();
     assert_eq!(s.changed("one"), ["model_test/new"]);

@@ -3,7 +3,6 @@
 use crate::common::*;
 use crate::sync::traced;
 use std::path::Path;
-use std::time::Duration;
 
 const OLD: (i64, i64) = (1_234_567_890, 987_654_321);
 
@@ -104,7 +103,7 @@ fn a_copy_shows_in_the_change_time_of_its_directory() {
         sys::chmod(f.p(format!("d/f{i}")), 0o600).unwrap();
     }
     let real = ctime(&f.up("d"));
-    assert!(eventually(Duration::from_secs(10), || ctime(&f.p("d")) == real));
+    assert!(eventually(LIMIT, || ctime(&f.p("d")) == real));
     f.check(move |m| assert_eq!(ctime(&m.join("d")), real));
 }
 
@@ -348,7 +347,7 @@ fn whatever_copies_much_up_is_done_apart_from_the_workers() {
     f.lower(0).hardlink("other", "unlinked").hardlink("other2", "over").file("small", "x");
     f.mount();
     // As soon as the data is there, the call waits.
-    let slow = ["-e", "trace=ftruncate", "-e", "inject=ftruncate:delay_enter=400000"];
+    let slow = ["-e", "trace=ftruncate", "-e", "inject=ftruncate:delay_enter=2000000"];
     let calls: [(&str, Call); 4] = [
         ("rename", |m| sys::rename(m.join("moved"), m.join("moved2")).unwrap()),
         ("rename over", |m| sys::rename(m.join("small"), m.join("over")).unwrap()),
@@ -359,9 +358,9 @@ fn whatever_copies_much_up_is_done_apart_from_the_workers() {
         for (what, call) in calls {
             let root = f.p("");
             let caller = std::thread::spawn(move || call(&root));
-            assert!(eventually(Duration::from_secs(3), || long_threads(&f) == 1), "{what}");
+            assert!(eventually(LIMIT, || long_threads(&f) == 1), "{what}");
             caller.join().unwrap();
-            assert!(eventually(Duration::from_secs(3), || long_threads(&f) == 0), "{what}");
+            assert!(eventually(LIMIT, || long_threads(&f) == 0), "{what}");
         }
     });
     drop(done);

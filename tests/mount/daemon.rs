@@ -4,8 +4,6 @@ use crate::common::*;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
-
 /// A fixture with one lower file, for tests that have no meaning without a daemon.
 fn fixture() -> Option<Fixture> {
     let f = Fixture::new(1).and_then(|f| f.departs("there is no daemon"))?;
@@ -37,10 +35,10 @@ fn standard_streams_are_let_go() {
     let mut cmd = f.command(&[]);
     let mut child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     f.set_mounted(true);
-    assert_eq!(wait(&mut child, SOON), Some(0));
+    assert_eq!(wait(&mut child, LIMIT), Some(0));
     let (sent, got) = std::sync::mpsc::channel();
     std::thread::spawn(move || sent.send(child.wait_with_output().unwrap()));
-    let out = got.recv_timeout(SOON).expect("the daemon keeps stdout or stderr open");
+    let out = got.recv_timeout(LIMIT).expect("the daemon keeps stdout or stderr open");
     assert_eq!((out.stdout, out.stderr), (vec![], vec![]), "chatter on success");
 }
 
@@ -60,8 +58,8 @@ fn sigterm_and_sigint_unmount() {
         fs::write(f.p("f"), "written before the signal").unwrap();
         let pid = f.daemon();
         signal(pid, sig);
-        assert!(eventually(SOON, || mounts_at(&f.p("")).is_empty()), "mounted after signal {sig}");
-        assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()), "alive after signal {sig}");
+        assert!(eventually(LIMIT, || mounts_at(&f.p("")).is_empty()), "mounted after signal {sig}");
+        assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()), "alive after signal {sig}");
         f.after_unmount();
         f.mount();
         assert_eq!(text(f.p("f")), "written before the signal");
@@ -82,7 +80,7 @@ fn umount2_ends_the_daemon() {
     let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
     f.mount();
     assert_eq!(unsafe { libc::umount2(sys::c(f.p("")).as_ptr(), 0) }, 0);
-    assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()));
+    assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()));
     f.after_unmount();
 }
 
@@ -91,7 +89,7 @@ fn fusermount_ends_the_daemon() {
     let Some(mut f) = fixture() else { return };
     f.mount();
     run(Command::new("fusermount3").arg("-u").arg(f.p(""))).ok();
-    assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()));
+    assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()));
     f.after_unmount();
 }
 
@@ -103,18 +101,18 @@ fn foreground() {
     let mut child =
         f.command(&["-f"]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     f.set_mounted(true);
-    assert!(eventually(SOON, || !mounts_at(&f.p("")).is_empty()), "not mounted in time");
+    assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()), "not mounted in time");
     assert_eq!(text(f.p("f")), "low");
     assert_eq!(f.daemon(), child.id() as i32, "-f stays the process that was started");
     f.unmount();
-    assert_eq!(wait(&mut child, SOON), Some(0));
+    assert_eq!(wait(&mut child, LIMIT), Some(0));
     // The same, ended by a signal.
     f.note_lowers();
     let mut child = f.command(&["-f"]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     f.set_mounted(true);
-    assert!(eventually(SOON, || !mounts_at(&f.p("")).is_empty()));
+    assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()));
     signal(child.id() as i32, libc::SIGTERM);
-    assert_eq!(wait(&mut child, SOON), Some(0));
+    assert_eq!(wait(&mut child, LIMIT), Some(0));
     assert_eq!(mounts_at(&f.p("")), []);
     f.after_unmount();
 }
@@ -204,7 +202,7 @@ fn a_killed_daemon_leaves_a_mountable_upper() {
         std::thread::sleep(Duration::from_millis(30));
         signal(pid, libc::SIGKILL);
     });
-    assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()));
+    assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()));
     let gone = run(Command::new(program()).arg("umount").arg(f.p("")));
     if gone.code != Some(0) {
         run(Command::new("fusermount3").args(["-u", "-z"]).arg(f.p(""))).ok();

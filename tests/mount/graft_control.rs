@@ -170,7 +170,7 @@ fn callers_who_say_nothing_keep_nobody_else_out_for_ever() {
     assert!(answer.contains("try again later"), "{answer}");
     drop(silent);
     let free = || ask(&socket, r#"{"do":"graft-ls"}"#).contains("grafts");
-    assert!(eventually(Duration::from_secs(5), free));
+    assert!(eventually(LIMIT, free));
     // They do not keep the mount from ending either.
     let _silent = UnixStream::connect(&socket).unwrap();
     f.unmount();

@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::time::Duration;
 
 use super::common::*;
-
-/// What is prompt on a machine that does much else.
-const PROMPT: Duration = Duration::from_secs(10);
 
 /// A second mount, whose tree is the source of the first. Its daemon can be stopped and killed.
 struct Source {
@@ -44,13 +41,16 @@ impl Source {
     }
 
     fn signal(&self, signal: i32) {
+        if signal == libc::SIGSTOP {
+            return stop(self.daemon);
+        }
         assert_eq!(unsafe { libc::kill(self.daemon, signal) }, 0);
-        let stopped = || {
+        let ended = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon)).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
         };
-        if signal != libc::SIGCONT {
-            assert!(eventually(PROMPT, stopped), "the daemon of the source goes on");
+        if signal == libc::SIGKILL {
+            assert!(eventually(LIMIT, ended), "the daemon of the source goes on");
         }
     }
 }
@@ -93,7 +93,6 @@ fn waits<T: std::fmt::Debug>(told: &Receiver<T>, what: &str) {
 
 /// All that has to do with the rest of the mount is answered.
 fn rest_lives(f: &Fixture, other: &str) {
-    let begun = Instant::now();
     let (root, other) = (f.p(""), f.p(other));
     let done = apart(move || {
         assert_eq!(names(&root), ["dir", "low", "near", "one"]);
@@ -114,8 +113,8 @@ fn rest_lives(f: &Fixture, other: &str) {
         sys::unlink(root.join("near/new")).unwrap();
         assert_eq!(sys::rmdir(root.join("one")), Err(Errno::EBUSY));
     });
-    match done.recv_timeout(PROMPT) {
-        Ok(()) => assert!(begun.elapsed() < PROMPT),
+    match done.recv_timeout(LIMIT) {
+        Ok(()) => {}
         Err(RecvTimeoutError::Timeout) => panic!("the rest of the mount does not answer"),
         Err(RecvTimeoutError::Disconnected) => panic!("the rest of the mount answers wrongly"),
     }
@@ -192,7 +191,7 @@ fn a_stopped_source_keeps_only_its_own_waiting() {
         apart(move || no(std::os::unix::fs::FileExt::write_all_at(&open, b"y", 0)).map(|()| drop(open)));
     for (what, told) in &waiting {
         let done = told.try_recv();
-        assert!(done.is_err(), "{what} does not wait");
+        assert!(matches!(done, Err(TryRecvError::Empty)), "{what} does not wait: {done:?}");
     }
     for _ in 0..3 {
         rest_lives(&f, "dir/two");
@@ -202,9 +201,9 @@ fn a_stopped_source_keeps_only_its_own_waiting() {
     rest_lives(&f, "dir/two");
     one.signal(libc::SIGCONT);
     for (what, told) in &waiting {
-        assert_eq!(told.recv_timeout(PROMPT), Ok(true), "{what}");
+        assert_eq!(told.recv_timeout(LIMIT), Ok(true), "{what}");
     }
-    assert_eq!(written.recv_timeout(PROMPT), Ok(Ok(())));
+    assert_eq!(written.recv_timeout(LIMIT), Ok(Ok(())));
     f.check(|m| {
         assert_eq!((text(m.join("one/c3")), text(m.join("one/d/x"))), ("c".into(), "y".into()));
         assert_eq!(names(m.join("one")).len(), 18);
@@ -219,7 +218,7 @@ fn a_killed_source_says_so_and_nobody_else_does() {
     one.signal(libc::SIGKILL);
     // What was asked in the moment of its death is answered ECONNABORTED.
     let dead = || err(one.at.symlink_metadata()) == Errno::ENOTCONN;
-    assert!(eventually(Duration::from_secs(10), dead));
+    assert!(eventually(LIMIT, dead));
     for _ in 0..3 {
         assert_eq!(err(f.p("one").symlink_metadata()), Errno::ENOTCONN);
         assert_eq!(err(fs::read(f.p("one/f"))), Errno::ENOTCONN);
@@ -255,10 +254,10 @@ fn unmounting_beside_a_stopped_source() {
     assert_eq!(mounts_at(&f.p("")), []);
     f.set_mounted(false);
     one.signal(libc::SIGCONT);
-    assert_eq!(read.recv_timeout(PROMPT), Ok(Ok(b"x".to_vec())));
+    assert_eq!(read.recv_timeout(LIMIT), Ok(Ok(b"x".to_vec())));
     drop(open);
     let gone = || !Path::new(&format!("/proc/{daemon}")).exists();
-    assert!(eventually(PROMPT, gone), "the daemon stays");
+    assert!(eventually(LIMIT, gone), "the daemon stays");
     f.after_unmount();
 }
 
@@ -273,9 +272,8 @@ fn an_idle_mount_ends_beside_a_stopped_source() {
     open.write_all_at(b"bytes", 0).unwrap();
     one.signal(libc::SIGSTOP);
     drop(open);
-    let begun = Instant::now();
+    // `stratafs umount` fails if the daemon does not end within a limit of its own.
     f.unmount();
-    assert!(begun.elapsed() < PROMPT, "it took {:?}", begun.elapsed());
     one.signal(libc::SIGCONT);
     assert_eq!(names(f.host("near")), ["f"]);
 }
@@ -311,14 +309,14 @@ fn a_mount_that_is_cut_off_beside_a_stopped_source_leaves_nothing() {
     // It stays mounted, being in use.
     unsafe { libc::umount2(sys::c(f.p("")).as_ptr(), libc::MNT_FORCE) };
     for told in &waiting {
-        let done = told.recv_timeout(PROMPT).expect("cut off");
+        let done = told.recv_timeout(LIMIT).expect("cut off");
         assert!([Err(Errno::ECONNABORTED), Err(Errno::ENOTCONN)].contains(&done), "{done:?}");
     }
-    assert!(eventually(PROMPT, || !view()), "what was made for the mount is left");
+    assert!(eventually(LIMIT, || !view()), "what was made for the mount is left");
     drop(open);
     run(Command::new(program()).args(["umount", "--lazy"]).arg(f.p(""))).ok();
     f.set_mounted(false);
     one.signal(libc::SIGCONT);
-    assert!(eventually(PROMPT, || !Path::new(&format!("/proc/{daemon}")).exists()), "the daemon stays");
+    assert!(eventually(LIMIT, || !Path::new(&format!("/proc/{daemon}")).exists()), "the daemon stays");
     f.after_unmount();
 }

@@ -257,10 +257,5 @@ fn open_files_and_memory_are_back_after_many_changes() {
     let (files, memory) = (count(), resident());
     (0..450).for_each(round);
     let back = || count() <= files && resident() < memory + 2048;
-    assert!(
-        eventually(std::time::Duration::from_secs(5), back),
-        "{} of {files}, {} of {memory} KiB",
-        count(),
-        resident()
-    );
+    assert!(eventually(LIMIT, back), "{} of {files}, {} of {memory} KiB", count(), resident());
 }

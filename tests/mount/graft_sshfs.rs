@@ -56,7 +56,7 @@ impl Far {
         .unwrap();
         let sshd = spawn(Command::new(SSHD).args(["-D", "-e", "-f"]).arg(&config).stderr(Stdio::null()));
         let up = || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok();
-        assert!(eventually(Duration::from_secs(20), up), "sshd does not listen");
+        assert!(eventually(LIMIT, up), "sshd does not listen");
         let options = format!(
             "IdentityFile={shown}/own,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null,LogLevel=ERROR,\
              dir_cache=no,attr_timeout=0,entry_timeout=0"
@@ -67,7 +67,7 @@ impl Far {
             .arg(format!("root@127.0.0.1:{}", dir.display()))
             .arg(&at);
         let sshfs = spawn(sshfs.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-        assert!(eventually(Duration::from_secs(20), || !mounts_at(&at).is_empty()), "sshfs does not mount");
+        assert!(eventually(LIMIT, || !mounts_at(&at).is_empty()), "sshfs does not mount");
         Some(Far { sshd, sshfs, _free: Umount(at.clone()), at, dir })
     }
 
@@ -178,7 +178,7 @@ fn what_the_source_cannot_do_is_answered_as_it_answers() {
 fn a_source_over_ssh_that_stops_or_goes() {
     let Some((mut f, mut far)) = mounted() else { return };
     let open = rw(f.p("far/f"));
-    far.signal(libc::SIGSTOP);
+    stop(far.sshfs.id() as i32);
     let waiting: Vec<_> = (0..20)
         .map(|i| {
             let at = f.p(format!("far/n{i}"));

@@ -175,12 +175,12 @@ fn what_may_be_kept_is_kept_for_so_long() {
     f.bind("data", "/now", "");
     f.mount();
     let look = |f: &Fixture, dir: &str| (stat(f.p(dir).join("f")).len(), f.p(dir).join("new").exists());
-    // Who else is on the machine may make the kernel forget: once in ten it does not.
-    let kept = (0..10).any(|round| {
+    // A round tells nothing where the machine took longer than the two seconds, or made the kernel forget.
+    let kept = eventually(2 * LIMIT, || {
         fs::write(f.host("data/f"), "1").unwrap();
         let _ = sys::unlink(f.host("data/new"));
         f.remount();
-        assert!(["short", "always", "now"].iter().all(|dir| look(&f, dir) == (1, false)), "{round}");
+        assert!(["short", "always", "now"].iter().all(|dir| look(&f, dir) == (1, false)));
         let begun = std::time::Instant::now();
         fs::write(f.host("data/f"), "12345").unwrap();
         fs::write(f.host("data/new"), "new").unwrap();
@@ -192,7 +192,7 @@ fn what_may_be_kept_is_kept_for_so_long() {
         assert_eq!(look(&f, "short"), (5, true));
         short == (1, false) && always == (1, false) && look(&f, "always") == (1, false)
     });
-    assert!(kept, "names and attributes are believed for two seconds, and for ever");
+    assert!(kept, "names and attributes are not believed for two seconds, or not for ever");
     // Changes through the mount are seen at once in any case.
     for dir in ["short", "always"] {
         fs::write(f.p(dir).join("own"), dir).unwrap();

@@ -55,7 +55,7 @@ fn a_big_tree_with_few_descriptors() {
         let inodes = (found.0 + found.1) as u64;
         let (used, due) = (full.0.saturating_sub(start.0), inodes * 800 / 1024);
         assert!(used < due + 8192, "{used} KiB for {inodes} inodes");
-        let back = eventually(Duration::from_secs(20), || {
+        let back = eventually(LIMIT, || {
             drop_caches();
             std::thread::sleep(Duration::from_millis(200));
             // Freed memory goes back to the system too, but for what some thousand inodes need. What was in use at the
@@ -110,9 +110,7 @@ fn many_open_files_under_a_small_limit() {
         assert_eq!(through(h), format!("{i}").as_bytes());
     }
     drop(held);
-    assert!(eventually(Duration::from_secs(10), || {
-        (0..100).all(|i| fs::read(f.p(format!("d{}/f{i}", i % 70))).is_ok())
-    }));
+    assert!(eventually(LIMIT, || { (0..100).all(|i| fs::read(f.p(format!("d{}/f{i}", i % 70))).is_ok()) }));
 }
 
 /// What the kernel has in its cache is read without the daemon, which needs no descriptor for it.
@@ -160,7 +158,7 @@ fn descriptors_do_not_leak() {
     for n in 0..20 {
         round(n);
     }
-    let settled = eventually(Duration::from_secs(5), || fds(pid) <= before + 8);
+    let settled = eventually(LIMIT, || fds(pid) <= before + 8);
     assert!(settled, "{before} descriptors became {}", fds(pid));
 }
 

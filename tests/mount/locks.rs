@@ -25,10 +25,7 @@ fn record(f: &File, cmd: i32, kind: i32, start: i64, len: i64) -> sys::Res<i32> 
 /// descriptors until its exec.
 #[track_caller]
 fn free_flock(f: &File, how: i32) {
-    assert!(
-        eventually(std::time::Duration::from_secs(2), || flock(f, how).is_ok()),
-        "the lock is not given up"
-    );
+    assert!(eventually(LIMIT, || flock(f, how).is_ok()), "the lock is not given up");
 }
 
 #[test]
@@ -79,8 +76,7 @@ fn record_locks_of_descriptions() {
     record(&a, set, libc::F_UNLCK, 0, 5).unwrap();
     assert_eq!(record(&b, get, libc::F_WRLCK, 0, 1), Ok(libc::F_UNLCK));
     drop(a);
-    let free =
-        eventually(std::time::Duration::from_secs(2), || record(&b, set, libc::F_WRLCK, 0, 10).is_ok());
+    let free = eventually(LIMIT, || record(&b, set, libc::F_WRLCK, 0, 10).is_ok());
     assert!(free, "the lock is not given up");
 }
 

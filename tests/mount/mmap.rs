@@ -102,12 +102,12 @@ fn stores_into_a_new_file_change_its_times() {
         map.put(0, b"first");
         map.sync().unwrap();
         let before = stat(f.p(name)).modified().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(30));
+        await_later_time();
         map.put(5000, b"later");
         map.sync().unwrap();
         assert!(stat(f.p(name)).modified().unwrap() > before, "{name}");
         drop(file);
-        std::thread::sleep(std::time::Duration::from_millis(30));
+        await_later_time();
         let before = stat(f.p(name)).modified().unwrap();
         map.put(6000, b"after the last close");
         map.sync().unwrap();

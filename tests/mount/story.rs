@@ -107,7 +107,7 @@ impl Story {
     pub fn umount(&self, mount: Mount) {
         let at = mount.at.to_str().unwrap().to_owned();
         // A process that another test has just forked may keep our files for a moment, until its exec.
-        let gone = eventually(std::time::Duration::from_secs(2), || {
+        let gone = eventually(LIMIT, || {
             run(&mut self.command(&["umount", &at])).code == Some(0) || mounts_at(&mount.at).is_empty()
         });
         assert!(gone, "{at} cannot be unmounted");
@@ -408,7 +408,7 @@ fn an_anonymous_volume_has_an_id_and_goes_with_rm_or_is_pruned() {
     assert_eq!(s.inspect(&first)["Labels"], json!({"com.docker.volume.anonymous": ""}));
     assert_eq!(text(one.p("model_test/data/train.csv")), "1,2,3");
     s.umount(one);
-    assert!(eventually(std::time::Duration::from_secs(5), || s.volumes() == ["named"]), "{:?}", s.volumes());
+    assert!(eventually(LIMIT, || s.volumes() == ["named"]), "{:?}", s.volumes());
 
     let one = s.mount("one", 0, &["-v", "/model_test/data"]);
     let second = id(&s);

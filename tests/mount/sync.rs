@@ -1,7 +1,7 @@
 //! What fsync(2) reaches, and what it tells.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::common::*;
 
@@ -10,20 +10,21 @@ pub fn traced(f: &Fixture, options: &[&str], act: impl FnOnce()) -> Option<Strin
     let log = f.dir().join("strace.log");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y"]).args(options).arg("-o").arg(&log);
-    strace.args(["-p", &f.daemon().to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+    strace.args(["-p", &f.daemon().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
     let Ok(mut tracer) = strace.spawn() else {
         println!("skipped: no strace");
         return None;
     };
-    let status = format!("/proc/{}/status", f.daemon());
-    let is_traced = || fs::read_to_string(&status).unwrap().contains(&format!("TracerPid:\t{}", tracer.id()));
-    let attached = eventually(Duration::from_secs(5), is_traced);
+    // It says so once all threads are attached.
+    let mut says = BufReader::new(tracer.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let attached = says.any(|line| line.contains(" attached"));
+    let rest = std::thread::spawn(move || says.count());
     if attached {
-        std::thread::sleep(Duration::from_millis(200));
         act();
     }
     unsafe { libc::kill(tracer.id() as i32, libc::SIGINT) };
     tracer.wait().unwrap();
+    rest.join().unwrap();
     if !attached {
         println!("skipped: nobody may be traced here");
         return None;

@@ -220,7 +220,7 @@ fn an_import_that_does_not_end_changes_nothing() {
             );
             dirs.iter().any(|dir| dir.join("file").exists())
         };
-        assert!(common::eventually(std::time::Duration::from_secs(10), staged), "{volume}");
+        assert!(common::eventually(common::LIMIT, staged), "{volume}");
         import.kill().unwrap();
         import.wait().unwrap();
         assert_eq!(state.ok(&["ls", "-q"]), "empty\nv1\n");

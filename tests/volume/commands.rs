@@ -195,7 +195,7 @@ fn a_killed_user_keeps_nothing() {
     let mut import = state.command(&["import", "v1"]);
     let mut import = common::spawn(import.stdin(Stdio::piped()).stdout(Stdio::null()));
     let users = || state.json("v1")["Stratafs"]["Users"].as_array().unwrap().len();
-    assert!(common::eventually(std::time::Duration::from_secs(10), || users() == 1));
+    assert!(common::eventually(common::LIMIT, || users() == 1));
     let refused = state.run(&["rm", "v1"]);
     assert!(refused.err.contains("volume is in use - [(stratafs volume import)]"), "{}", refused.err);
     import.kill().unwrap();

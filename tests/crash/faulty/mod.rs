@@ -88,7 +88,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         self.faults.set(0, 0);
         let ended = || unsafe { libc::umount2(sys::c(&self.at.0).as_ptr(), 0) } == 0;
-        if eventually(Duration::from_secs(10), ended) {
+        if eventually(LIMIT, ended) {
             let session = self.session.take().unwrap();
             session.join().unwrap();
         } else {
