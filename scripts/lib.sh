@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Shared by the scripts of this directory: source it, do not run it.
 #
-# Offers: need (install a missing command), find_stratafs, need_crate (a test
+# Offers: need (install a missing command), compile, limited (the limits of the
+# compiler and of a test), test_programs, find_stratafs, need_crate (a test
 # program built by cargo), private_mounts (re-executes the script in a mount
 # namespace of its own), and mounts that are taken down in reverse order when
 # the script ends, however it ends.
@@ -16,6 +17,44 @@ die() { say "$*"; exit 1; }
 # bounded SECONDS COMMAND... : in the process group of the script, so that who
 # ends the script by its group ends the command too, and the script cleans up.
 bounded() { timeout --foreground -k 10 "$@"; }
+
+# compile COMMAND... : cargo without the limit of any test. STRATAFS_COMPILE_LIMIT (seconds, an hour by default) is there
+# for a compiler that hangs.
+compile() {
+    local limit=${STRATAFS_COMPILE_LIMIT:-3600} rc=0
+    bounded "$limit" "$@" || rc=$?
+    [ $rc != 124 ] && [ $rc != 137 ] || say "the compiler was ended by STRATAFS_COMPILE_LIMIT ($limit s): $*"
+    return $rc
+}
+
+# limited WHAT COMMAND... : a test program with the limit STRATAFS_TEST_LIMIT (seconds, half an hour by default). Says so if
+# the limit ends it.
+limited() {
+    local limit=${STRATAFS_TEST_LIMIT:-1800} what=$1 rc=0
+    shift
+    bounded "$limit" "$@" || rc=$?
+    [ $rc != 124 ] && [ $rc != 137 ] || say "$what was ended by STRATAFS_TEST_LIMIT ($limit s)"
+    return $rc
+}
+
+# test_programs [CARGO ARGUMENTS...] : compiles the tests and sets programs[NAME] to the path of each, `lib` for the unit
+# tests. Cargo builds the stratafs program with them, so nothing is compiled twice.
+# shellcheck disable=SC2034 # `programs` is for the caller
+test_programs() {
+    local kind name path found
+    declare -gA programs=()
+    say "compiling the tests"
+    compile cargo test --locked --quiet --no-run "$@" || die "the tests do not compile"
+    # Again, for the names: cargo says with its messages either what is wrong or where the programs are.
+    found=$(compile cargo test --locked --quiet --no-run --message-format=json "$@") || die "the tests do not compile"
+    while read -r kind name path; do
+        case $kind in
+        lib) programs[lib]=$path ;;
+        bin) programs[bin]=$path ;;
+        *) programs[$name]=$path ;;
+        esac
+    done < <(sed -n 's/.*"target":{"kind":\["\([a-z]*\)"\][^}]*"name":"\([^"]*\)".*"executable":"\([^"]*\)".*/\1 \2 \3/p' <<<"$found")
+}
 
 # need COMMAND PACKAGE ... : installs the packages whose command is missing.
 need() {
@@ -58,7 +97,7 @@ find_stratafs() {
         STRATAFS=$(realpath "$STRATAFS")
     else
         say "building the release binary"
-        (cd "$repo" && bounded 1200 cargo build --release --locked --quiet) || die "cargo build failed"
+        (cd "$repo" && compile cargo build --release --locked --quiet) || die "cargo build failed"
         STRATAFS=$target/release/stratafs
     fi
     export STRATAFS
@@ -68,7 +107,7 @@ find_stratafs() {
 need_crate() {
     if [ -x "$tools/bin/$1" ] && grep -q "\"$1 $2 " "$tools/.crates.toml" 2>/dev/null; then return; fi
     say "installing $1 $2 (once)"
-    bounded 900 cargo install --quiet --locked --force --version "=$2" --root "$tools" \
+    compile cargo install --quiet --locked --force --version "=$2" --root "$tools" \
         --target-dir "$tools/build" "$1" 2>&1 | grep -v 'to your PATH' >&2 || true
     [ -x "$tools/bin/$1" ] || die "cargo install $1 failed"
 }

@@ -1,33 +1,44 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Runs the mount tests: scripts/test-mount.sh [root|userns|fusermount] [arguments of the test program]
 #
 # userns:      inside a user and mount namespace of its own, where this caller is root and may mount FUSE
 # fusermount:  as the ordinary user STRATAFS_TEST_UID (1000), where every mount goes through fusermount3.
 #              The machine needs no such user: it gets one in a mount namespace of its own.
-set -eu
+#
+# Compiles first. STRATAFS_TEST_LIMIT (seconds) limits the tests alone.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
 mode=${1:-root}
 [ $# -gt 0 ] && shift
-cd "$(dirname "$0")/.."
-cargo build --quiet --bins
-tests=$(cargo test --no-run --test mount --message-format=json | sed -n 's/.*"executable":"\([^"]*\/mount-[^"]*\)".*/\1/p')
+case $mode in root | userns | fusermount) ;; *) say "mode '$mode': root, userns or fusermount"; exit 2 ;; esac
+cd "$repo"
+test_programs --test mount
+tests=${programs[mount]}
+# As cargo says it before each program.
+echo "     Running tests/mount/main.rs ($tests)"
 export STRATAFS_TEST_MODE="$mode"
+what="the program mount ($mode)"
 case $mode in
-root) exec "$tests" "$@" ;;
-userns) exec unshare -Urm "$tests" "$@" ;;
+root) limited "$what" "$tests" "$@" ;;
+userns) limited "$what" unshare -Urm "$tests" "$@" ;;
 fusermount)
     # The user must reach the programs: they are copied where everybody may read.
     dir=$(mktemp -d)
-    trap 'rm -rf "$dir"' EXIT
+    trap 'rm -rf --one-file-system "$dir"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     chmod 755 "$dir"
     cp "$tests" "$dir/mount"
-    cp "${STRATAFS_BIN:-target/debug/stratafs}" "$dir/stratafs"
+    cp "${STRATAFS_BIN:-$target/debug/stratafs}" "$dir/stratafs"
     uid=${STRATAFS_TEST_UID:-1000}
     # In a mount namespace of their own, where /dev/fuse is open to everybody as on most machines. There, too, a copy
     # of /etc has what fusermount3 looks up: the name of the user, and the table of mounts.
     mknod -m 666 "$dir/fuse" c 10 229
     mkdir "$dir/etc"
     export STRATAFS_BIN="$dir/stratafs"
-    unshare -m sh -ec 'dir=$1 uid=$2; shift 2
+    limited "$what" unshare -m sh -ec 'dir=$1 uid=$2; shift 2
         # One below another has gone with it.
         awk "\$3 ~ /^fuse[.]/ { print \$2 }" /proc/mounts | xargs -r umount -l 2>/dev/null || true
         mount --bind "$dir/fuse" /dev/fuse
@@ -36,10 +47,6 @@ fusermount)
         getent passwd "$uid" >/dev/null || echo "tester$uid:x:$uid:$uid::/:/bin/sh" >>"$dir/etc/passwd"
         ln -sfn /proc/self/mounts "$dir/etc/mtab"
         mount --bind "$dir/etc" /etc
-        setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"' sh "$dir" "$uid" "$@"
-    ;;
-*)
-    echo "mode '$mode': root, userns or fusermount" >&2
-    exit 2
+        exec setpriv --reuid "$uid" --regid "$uid" --clear-groups "$dir/mount" "$@"' sh "$dir" "$uid" "$@"
     ;;
 esac
