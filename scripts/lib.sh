@@ -27,10 +27,10 @@ compile() {
     return $rc
 }
 
-# limited WHAT COMMAND... : a test program with the limit STRATAFS_TEST_LIMIT (seconds, half an hour by default). Says so if
+# limited WHAT COMMAND... : a test program with the limit STRATAFS_TEST_LIMIT (seconds, an hour by default). Says so if
 # the limit ends it.
 limited() {
-    local limit=${STRATAFS_TEST_LIMIT:-1800} what=$1 rc=0
+    local limit=${STRATAFS_TEST_LIMIT:-3600} what=$1 rc=0
     shift
     bounded "$limit" "$@" || rc=$?
     [ $rc != 124 ] && [ $rc != 137 ] || say "$what was ended by STRATAFS_TEST_LIMIT ($limit s)"
@@ -44,9 +44,8 @@ test_programs() {
     local kind name path found
     declare -gA programs=()
     say "compiling the tests"
-    compile cargo test --locked --quiet --no-run "$@" || die "the tests do not compile"
-    # Again, for the names: cargo says with its messages either what is wrong or where the programs are.
-    found=$(compile cargo test --locked --quiet --no-run --message-format=json "$@") || die "the tests do not compile"
+    found=$(compile cargo test --locked --quiet --no-run --message-format=json-render-diagnostics "$@") ||
+        die "the tests do not compile"
     while read -r kind name path; do
         case $kind in
         lib) programs[lib]=$path ;;

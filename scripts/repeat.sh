@@ -35,7 +35,11 @@ cd "$repo"
 test_programs
 run=("${programs[$program]:-}")
 [ -n "${run[0]}" ] || die "no test program is called $program: ${!programs[*]}"
-[ "$mode" = root ] || run=(scripts/test-mount.sh "$mode")
+if [ "$mode" != root ]; then
+    [ "$program" = mount ] || die "only the program mount has modes"
+    export STRATAFS_MOUNT_TESTS=${run[0]}
+    run=(scripts/test-mount.sh "$mode")
+fi
 
 log=$(mktemp "${TMPDIR:-/tmp}/stratafs-repeat.XXXXXX")
 busy=()
@@ -64,6 +68,7 @@ for ((i = 1; i <= count; i++)); do
         echo "== $test: run $i ended with status $rc"
         cat "$log"
     fi
+    [ $((i % 10)) != 0 ] || say "$passed of $i passed"
 done
 echo "$passed of $count passed: $program $test ($mode, beside $loops busy loops)"
 [ "$passed" = "$count" ]

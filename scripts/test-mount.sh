@@ -14,8 +14,12 @@ mode=${1:-root}
 [ $# -gt 0 ] && shift
 case $mode in root | userns | fusermount) ;; *) say "mode '$mode': root, userns or fusermount"; exit 2 ;; esac
 cd "$repo"
-test_programs --test mount
-tests=${programs[mount]}
+# repeat.sh has compiled it already.
+if [ -z "${STRATAFS_MOUNT_TESTS:-}" ]; then
+    test_programs --test mount
+    STRATAFS_MOUNT_TESTS=${programs[mount]}
+fi
+tests=$STRATAFS_MOUNT_TESTS
 # As cargo says it before each program.
 echo "     Running tests/mount/main.rs ($tests)"
 export STRATAFS_TEST_MODE="$mode"

@@ -13,7 +13,7 @@
 # With arguments only the first run is made. Installs what is missing, as root.
 #
 # Compiles everything first, once. Then each test program has STRATAFS_TEST_LIMIT
-# seconds (1800 by default), and each mount of a test STRATAFS_TEST_TIMEOUT; what a
+# seconds (3600 by default), and each mount of a test STRATAFS_TEST_TIMEOUT; what a
 # limit ends is named. The compiler has STRATAFS_COMPILE_LIMIT (3600). At the end:
 # what each program did, each failed test, and the command that runs it again.
 set -eEuo pipefail
@@ -36,8 +36,8 @@ export STRATAFS_REQUIRE_FUSE=1 CARGO_TERM_COLOR=never
 export STRATAFS_MODEL_SEED=${STRATAFS_MODEL_SEED:-1}
 log=$(mktemp -d "${TMPDIR:-/tmp}/stratafs-test.XXXXXX")
 trap 'rm -rf --one-file-system "$log"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'say "ended by an interrupt"; exit 130' INT
+trap 'say "ended by a signal"; exit 143' TERM HUP
 failed=()
 summary=()
 # No command may end the script without a word.
