@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, RenameFlags};
 
 use super::meta::{Meta, VERSION};
+use super::population::is_staging;
 use crate::error::{Error, Result};
 use crate::sys::{At, copy, name, open, stat};
 
@@ -148,6 +149,12 @@ impl Home {
         }
         if meta.name != self.name {
             return Err(broken(format!("is that of a volume {:?}", meta.name)));
+        }
+        if let Some(forged) = meta.population.as_ref().filter(|population| !is_staging(population)) {
+            return Err(broken(format!(
+                "has the `Staging` directory {:?}, which stratafs never makes",
+                forged.staging
+            )));
         }
         Ok(meta)
     }

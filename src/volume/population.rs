@@ -26,6 +26,15 @@ const BESIDE: &str = "_data.new";
 /// Begins its name inside of what is mounted at `_data`.
 const INSIDE: &str = ".stratafs-population-";
 
+/// Whether a staging directory has a name that [`begin`] gives. Any other could lead out of the volume, and it is removed.
+pub(super) fn is_staging(population: &Population) -> bool {
+    let random = |name: &str| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match population.inside {
+        true => population.staging.strip_prefix(INSIDE).is_some_and(random),
+        false => population.staging == BESIDE,
+    }
+}
+
 /// Makes a fresh staging directory.
 pub(super) fn begin(home: &Home, inside: bool) -> Result<PathBuf> {
     let staging = if inside { format!("{INSIDE}{}", name::random(8)?) } else { BESIDE.to_owned() };

@@ -316,3 +316,31 @@ fn what_crashes_have_left_is_swept_and_broken_volumes_are_named() {
     state.refuses(&["export", "v2"], 1, &["v2/_data", "volume rm v2"]);
     assert_eq!(state.ok(&["rm", "v2"]), "v2\n");
 }
+
+/// The staging directory of a filling that was interrupted is removed by its name, which must be one that stratafs gives.
+#[test]
+fn a_forged_meta_json_removes_nothing_outside_the_volume() {
+    let state = State::new();
+    fs::create_dir(state.path().join("precious")).unwrap();
+    fs::write(state.path().join("precious/file"), "kept").unwrap();
+    for (staging, inside) in [
+        ("../../precious", false),
+        ("../../../precious", true),
+        ("_data", false),
+        ("users", false),
+        (".stratafs-population-../../../../precious", true),
+        (".", true),
+        ("", true),
+    ] {
+        state.ok(&["create", "v1"]);
+        fs::write(state.data("v1").join("own"), "kept").unwrap();
+        let path = state.volume("v1").join("meta.json");
+        let mut meta: serde_json::Value = serde_json::from_str(&common::text(&path)).unwrap();
+        meta["Population"] = serde_json::json!({"Staging": staging, "Inside": inside});
+        fs::write(&path, meta.to_string()).unwrap();
+        state.refuses(&["export", "v1"], 1, &["\"v1\"", "meta.json", "Staging"]);
+        assert_eq!(common::text(state.path().join("precious/file")), "kept", "{staging:?}");
+        assert_eq!(common::text(state.data("v1").join("own")), "kept", "{staging:?}");
+        state.ok(&["rm", "-f", "v1"]);
+    }
+}
