@@ -1,7 +1,7 @@
 //! Mounts: filesystems that are mounted nowhere, reached by a descriptor alone; and what a mount lets through.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::{NixPath, Result};
 
+use super::{At, open, proc_path};
 use crate::config::MountFlags;
 
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
@@ -127,6 +128,83 @@ fn set_attributes(mountpoint: &Path, set: u64, clear: u64) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Mounts a filesystem of the kernel on the directory `on`. No program runs, and no path leads to the directory: whatever
+/// gets its name meanwhile is not covered. Source: mount(2).
+pub fn filesystem(on: BorrowedFd<'_>, source: &str, kind: &str, flags: MsFlags, data: &str) -> Result<()> {
+    let data = (!data.is_empty()).then_some(data);
+    nix::mount::mount(Some(source), &proc_path(At::fd(on)), Some(kind), flags, data)
+}
+
+/// Sets the propagation of the mount whose root `root` is open on, by the flags of mount(2).
+pub fn propagate(root: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
+    let none = None::<&str>;
+    nix::mount::mount(none, &proc_path(At::fd(root)), none, flags, none)
+}
+
+/// Binds what is at `source` on the directory `on`; with the mounts below it, if `MS_REC` is set. The other flags are those
+/// of the bound mount, which has them before it is visible. Errors: ENOTDIR if `source` is no directory; ENOSYS before
+/// Linux 5.12 if there are other flags. Source: open_tree(2), mount_setattr(2), move_mount(2).
+pub fn bind(source: &Path, on: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
+    const AT_RECURSIVE: libc::c_uint = 0x8000;
+    const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+    const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+    let below = if flags.contains(MsFlags::MS_REC) { AT_RECURSIVE } else { 0 };
+    let source = open::root(source)?;
+    let how = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint | below;
+    // SAFETY: the path is empty and NUL-terminated, which means the descriptor itself.
+    let tree = owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), how) })?;
+    let attributes = attributes(flags);
+    if attributes != [0; 4] {
+        // SAFETY: `attributes` is laid out as struct mount_attr, lives through the call, and its size is given; the empty
+        // path means the descriptor itself.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                attributes.as_ptr(),
+                size_of_val(&attributes),
+            )
+        };
+        Errno::result(done)?;
+    }
+    // SAFETY: both paths are empty and NUL-terminated, which means the descriptors themselves.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            on.as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// The flags of mount(2) as a struct mount_attr: set, clear, propagation, user namespace.
+fn attributes(flags: MsFlags) -> [u64; 4] {
+    const MOUNT_ATTR_ATIME: u64 = 0x70;
+    const ATIME: [(MsFlags, u64); 2] = [(MsFlags::MS_NOATIME, 0x10), (MsFlags::MS_STRICTATIME, 0x20)];
+    const OTHERS: [(MsFlags, u64); 5] = [
+        (MsFlags::MS_RDONLY, 0x1),
+        (MsFlags::MS_NOSUID, 0x2),
+        (MsFlags::MS_NODEV, 0x4),
+        (MsFlags::MS_NOEXEC, 0x8),
+        (MsFlags::MS_NODIRATIME, 0x80),
+    ];
+    let others = OTHERS.iter().filter(|(flag, _)| flags.contains(*flag)).fold(0, |all, (_, bit)| all | bit);
+    // One mode of access times replaces the other.
+    match ATIME.iter().find(|(flag, _)| flags.contains(*flag)) {
+        Some((_, mode)) => [others | mode, MOUNT_ATTR_ATIME, 0, 0],
+        None if flags.contains(MsFlags::MS_RELATIME) => [others, MOUNT_ATTR_ATIME, 0, 0],
+        None => [others, 0, 0, 0],
+    }
+}
+
 /// Major and minor number of the device of the filesystem that is mounted at `mountpoint`. It is not asked itself: it may not
 /// answer yet.
 pub fn device(mountpoint: &Path) -> Result<(u32, u32)> {
@@ -240,6 +318,16 @@ fn owned(raw: libc::c_long) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_attributes() {
+        use MsFlags as F;
+        assert_eq!(attributes(F::MS_BIND | F::MS_REC), [0; 4]);
+        assert_eq!(attributes(F::MS_RDONLY | F::MS_NOSUID | F::MS_NODEV | F::MS_NOEXEC), [0xf, 0, 0, 0]);
+        assert_eq!(attributes(F::MS_NOATIME | F::MS_NODIRATIME), [0x90, 0x70, 0, 0]);
+        assert_eq!(attributes(F::MS_STRICTATIME), [0x20, 0x70, 0, 0]);
+        assert_eq!(attributes(F::MS_RELATIME), [0, 0x70, 0, 0]);
+    }
 
     #[test]
     fn mounts_inside_are_told_by_their_place() {

@@ -1,18 +1,25 @@
-//! The one driver, `local`: options are checked when a volume is made, and mounted by mount(8) while it is used.
+//! The one driver, `local`: options are checked when a volume is made, and mounted while it is used.
+//!
+//! The daemon makes the system calls itself, as dockerd does: mount(8) would choose a program by the type and the device, and
+//! run it with all rights of the daemon. Filesystems are mounted by mount(2), so that they get the very arguments that
+//! dockerd passes; binds by open_tree(2) and move_mount(2), so that a read-only bind is never writable.
 //! Source: moby `volume/local/local_unix.go`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
+use super::home::Home;
 use super::meta::Meta;
+use super::plan::{self, Plan, Way};
 use crate::error::{Error, Result};
+use crate::sys::mount as sys;
 
 pub(super) const LOCAL: &str = "local";
 
@@ -52,7 +59,15 @@ pub(super) fn check(driver: &str, options: &BTreeMap<String, String>) -> Result<
         }
     }
     let device = options.get("device").map_or("", String::as_str);
-    if is_bind(options) && !device.starts_with('/') {
+    let port = plan::host_of_share(device).and_then(|(host, _)| host.rsplit_once(':')).map(|(_, port)| port);
+    if options.get("type").is_some_and(|kind| kind == "cifs")
+        && port.is_some_and(|port| port.parse::<u16>().is_ok())
+    {
+        return refused(format!(
+            "volume option `device={device}`: a share has no port: write `port=` within `o`"
+        ));
+    }
+    if plan::binds(options) && !device.starts_with('/') {
         return refused(format!(
             "volume option `device={device}`: a bind needs an absolute path: write it from `/`"
         ));
@@ -60,63 +75,94 @@ pub(super) fn check(driver: &str, options: &BTreeMap<String, String>) -> Result<
     Ok(())
 }
 
-/// Whether the words of `o` bind a directory.
-fn is_bind(options: &BTreeMap<String, String>) -> bool {
-    options.get("o").is_some_and(|o| o.split(',').any(|word| matches!(word, "bind" | "rbind")))
-}
-
-/// Mounts what the options say at `at`. Errors: `Setup` with mount(8)'s words; a volume that was `created` for this is gone
-/// by the time they are read.
-pub(super) fn mount(meta: &Meta, at: &Path, created: bool) -> Result<()> {
-    let option = |key: &str| meta.options.get(key).map_or("", String::as_str);
-    let (kind, device) = (option("type"), option("device"));
-    let failed = |why: &str| {
+/// Mounts what the options say over the volume's data directory. No program runs. Errors: `Setup` naming the option, its
+/// value and the remedy; a volume that was `created` for this is gone by the time they are read.
+pub(super) fn mount(meta: &Meta, home: &Home, created: bool) -> Result<()> {
+    let failed = |why: String| {
         let name = &meta.name;
-        let remedy = match created {
-            true => "correct its type, device and o".to_owned(),
-            false => format!("see its options with `stratafs volume inspect {name}`"),
+        let options = match created {
+            true => String::new(),
+            false => format!("; `stratafs volume inspect {name}` shows its options"),
         };
-        Error::Setup(format!("volume {name:?} cannot be mounted: {why}: {remedy}"))
+        Error::Setup(format!("volume {name:?} cannot be mounted: {why}{options}"))
     };
-    let mut words = option("o").to_owned();
-    let mut command = Command::new("mount");
-    if let Some(host) = network(kind).then(|| address(&words)).flatten() {
-        let resolved = resolve(&host).map_err(|why| failed(&format!("`addr={host}`: {why}")))?;
-        words = words.replacen(&format!("addr={host}"), &format!("addr={resolved}"), 1);
-        // As Docker does: the kernel gets the options as they are. The helpers find an address of their own, and do not
-        // take a device without a host.
-        command.arg("-i");
-    }
-    if !kind.is_empty() {
-        command.args(["-t", kind]);
-    }
-    if !words.is_empty() {
-        command.args(["-o", &words]);
-    }
-    command.arg("--").arg(device).arg(at).env("LC_ALL", "C").stdin(Stdio::null());
-    let done = command.output().map_err(|error| failed(&format!("mount(8): {error}")))?;
-    if done.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&done.stderr);
-    let first = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    match first.trim_end_matches('.') {
-        "" => Err(failed(&format!("mount(8) ended with {}", done.status))),
-        first => Err(failed(first)),
+    match plan::plan(&meta.options, resolve).map_err(failed)? {
+        Way::Kernel(plan) => by_kernel(&plan, home, failed),
+        Way::Program => Err(failed(by_program(meta))),
     }
 }
 
-fn network(kind: &str) -> bool {
-    matches!(kind, "nfs" | "nfs4" | "cifs" | "smb3")
+/// The refusal of a type that only a program mounts.
+fn by_program(meta: &Meta) -> String {
+    let kind = meta.options.get("type").map_or("", String::as_str);
+    format!(
+        "`type={kind}`: the kernel mounts no such files by itself, and no program runs for a volume: mount it on the host, and \
+         bind that directory with `type=none`, `o=bind`, `device=/DIR`"
+    )
 }
 
-/// The value of the first `addr=` that is a name and no address. Source: moby `getAddress`.
-fn address(words: &str) -> Option<String> {
-    words
-        .split(',')
-        .find_map(|word| word.strip_prefix("addr="))
-        .filter(|host| !host.is_empty())
-        .map(str::to_owned)
+fn by_kernel(plan: &Plan, home: &Home, failed: impl Fn(String) -> Error) -> Result<()> {
+    let data = home.data()?;
+    let mounted = match plan.is_bind() {
+        true => sys::bind(Path::new(&plan.source), data.as_fd(), plan.flags),
+        false => sys::filesystem(data.as_fd(), &plan.source, &plan.fstype, plan.flags, &plan.data),
+    };
+    mounted.map_err(|errno| failed(explained(plan, errno)))?;
+    let Some(propagation) = plan.propagation else { return Ok(()) };
+    // Opened again, it is the root of what was mounted.
+    let propagated = home.data().map(|root| sys::propagate(root.as_fd(), propagation));
+    match propagated {
+        Ok(Ok(())) => Ok(()),
+        refused => {
+            if let Err(errno) = unmount(&home.data_path()) {
+                tracing::warn!("unmounting {:?}: {}", home.data_path(), errno.desc());
+            }
+            let errno = refused?.err().unwrap_or(Errno::EINVAL);
+            Err(failed(format!(
+                "the propagation in `o` cannot be set ({}): write one word of private, shared, slave, unbindable",
+                errno.desc()
+            )))
+        }
+    }
+}
+
+/// What the kernel's refusal means, and the remedy.
+fn explained(plan: &Plan, errno: Errno) -> String {
+    let Plan { source, fstype, .. } = plan;
+    let device = format!("`device={source}`");
+    match errno {
+        Errno::EPERM => "mounting needs root: run stratafs as root".to_owned(),
+        Errno::ENOENT | Errno::ENXIO => format!("{device} does not exist: correct the path"),
+        Errno::ENOTDIR if plan.is_bind() => {
+            format!("{device} is not a directory: name the directory that holds it")
+        }
+        Errno::ENODEV => format!(
+            "`type={fstype}`: the running kernel has no such filesystem: load its module with `modprobe {fstype}`"
+        ),
+        Errno::ENOTBLK => format!(
+            "{device} is not a block device: set one up with `losetup --find --show FILE`, and name the device that it prints"
+        ),
+        Errno::EBUSY => format!("{device} is in use: unmount it elsewhere"),
+        Errno::EACCES | Errno::EROFS => format!("{device} is read-only: add `ro` to `o`"),
+        Errno::EINVAL if plan.is_bind() => {
+            format!("{device} is a mount that its owner made unbindable: name a directory of another mount")
+        }
+        Errno::EINVAL => format!(
+            "the kernel refuses `o={}` for `type={fstype}`, or the content of {device}: correct them, `dmesg` says more",
+            without_secrets(&plan.data)
+        ),
+        Errno::ENOSYS => format!("{device}: this kernel binds nothing so: it must be Linux 5.12 or later"),
+        errno => format!("{device} as `type={fstype}`: {}: correct type, device and o", errno.desc()),
+    }
+}
+
+/// The words of `o` without passwords.
+fn without_secrets(data: &str) -> String {
+    let shown = |word: &str| match word.split_once('=') {
+        Some((key, _)) if key.contains("pass") || key.contains("secret") => format!("{key}=********"),
+        _ => word.to_owned(),
+    };
+    data.split(',').map(shown).collect::<Vec<_>>().join(",")
 }
 
 /// An address of the host, one of IPv4 before others. Source: Go `net.ResolveIPAddr`.
@@ -218,6 +264,7 @@ mod tests {
             ("size=1m", "quota"),
             ("type=nfs;device=:/x;sise=1", "`sise=1`"),
             ("type=none;device=rel;o=bind", "absolute"),
+            ("type=cifs;device=//h:445/x", "`port=`"),
         ] {
             let sentence = check(LOCAL, &options(bad)).expect_err(bad).to_string();
             assert!(sentence.contains(part), "{sentence}");
@@ -226,10 +273,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_from_the_options_and_resolved() {
-        assert_eq!(address("rw,addr=host.example,port=2049").as_deref(), Some("host.example"));
-        assert_eq!(address("rw,mountaddr=h"), None);
-        assert_eq!(address("addr="), None);
+    fn passwords_are_not_shown() {
+        assert_eq!(
+            without_secrets("username=u,password=p,pass=q,ro"),
+            "username=u,password=********,pass=********,ro"
+        );
+    }
+
+    #[test]
+    fn hosts_are_resolved() {
         assert_eq!(resolve("10.0.0.1").map(|ip| ip.to_string()), Ok("10.0.0.1".to_owned()));
         assert_eq!(resolve("localhost").map(|ip| ip.is_loopback()), Ok(true));
         assert!(resolve("no-such-host.invalid").expect_err("name").contains("resolved"));

@@ -12,6 +12,7 @@ mod home;
 mod import;
 mod meta;
 mod name;
+mod plan;
 mod population;
 mod reader;
 mod store;

@@ -9,6 +9,7 @@ mod commands;
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;
+mod programs;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -41,7 +41,7 @@ pub enum VolumeCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Options of the driver `local`:
-  type=TYPE device=DEVICE o=OPT,...   mounted by mount(8) while the volume is used
+  type=TYPE device=DEVICE o=OPT,...   mounted by the kernel while the volume is used
 
 Examples:
   stratafs volume create data
