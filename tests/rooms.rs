@@ -249,3 +249,20 @@ fn the_table_says_what_climbs() {
     assert_eq!(rooms_named("use crate::{error::{Error, Result}, sys};"), ["error", "sys"]);
     assert_eq!(rooms_named("f(crate::sys::stat::x, crate::merge::y)"), ["sys", "merge"]);
 }
+
+/// A program is started by `sys::program` alone, which searches none and gives it a clean environment.
+#[test]
+fn programs_start_in_one_place() {
+    let mut wrong = Vec::new();
+    for source in sources("src").iter().filter(|source| source.path != "src/sys/program.rs") {
+        let tests =
+            source.text.lines().position(|line| line.starts_with("#[cfg(test)]")).unwrap_or(usize::MAX);
+        let starts = |line: &str| {
+            let words = ["Command::new(", "execv", "execve", "posix_spawn", "libc::system("];
+            words.iter().any(|word| line.contains(word)) && !line.contains("clap::Command::new(")
+        };
+        let lines = source.code().take_while(|(at, _)| *at <= tests);
+        wrong.extend(lines.filter(|(_, line)| starts(line)).map(|(at, _)| format!("{}:{at}", source.path)));
+    }
+    assert!(wrong.is_empty(), "a program is started outside src/sys/program.rs: {}", wrong.join(", "));
+}

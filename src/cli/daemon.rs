@@ -27,7 +27,7 @@ use crate::control::socket::Server;
 use crate::error::Error;
 use crate::fuse::session::{Mount, Unmounter};
 use crate::layer::ephemeral::Ephemeral;
-use crate::sys::process;
+use crate::sys::{process, program};
 
 /// A mount to be made and served.
 pub struct Job {
@@ -92,6 +92,11 @@ const UP: &[u8] = b"+";
 
 /// Makes the mount; returns when it is up, or in the foreground when it is gone again.
 pub fn start(job: Job) -> Outcome {
+    if nix::unistd::geteuid().is_root() {
+        // Where root may not mount, crate fuser would search `$PATH` for it.
+        let found = check::fusermount().unwrap_or_else(|| "/usr/bin/fusermount3".into());
+        program::set_fusermount(&found);
+    }
     let notes = job.notes;
     if job.foreground {
         let mut all = notes.about_mounts(&job.config);

@@ -3,12 +3,15 @@
 //! Every command's output is compared with what it has to be, so the demonstration is a test as well.
 
 use crate::layer::ephemeral::remove_tree;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use super::args::DemoArgs;
 use super::exit::{Failure, Outcome};
+use crate::config::check::SYSTEM_PATH;
+use crate::sys::program;
 
 /// What a command has to print.
 enum Expect {
@@ -168,22 +171,28 @@ impl Demo {
     }
 
     fn run(&self, command: &str) -> std::io::Result<Output> {
-        Command::new("sh")
+        program::command(Path::new("/bin/sh"))?
             .arg("-c")
             // The commands are shown with the name people will type.
             .arg(format!("stratafs() {{ \"$STRATAFS\" \"$@\"; }}\n{command}"))
             .current_dir(&self.dir)
+            .envs(std::env::vars_os())
+            .env("PATH", path())
             .env("STRATAFS", &self.program)
             .env("LC_ALL", "C")
             .env("TMPDIR", &self.dir)
-            .stdin(Stdio::null())
             .output()
     }
 }
 
+/// Where the commands are searched. Root's `$PATH` may be another user's.
+fn path() -> OsString {
+    let given = if nix::unistd::geteuid().is_root() { None } else { std::env::var_os("PATH") };
+    given.unwrap_or_else(|| SYSTEM_PATH.into())
+}
+
 fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| Path::is_file(&dir.join(program)))
+    std::env::split_paths(&path()).any(|dir| Path::is_file(&dir.join(program)))
 }
 
 /// On standard output, at once: what the commands print must not overtake it.

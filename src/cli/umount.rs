@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use super::mounts::{self, Entry};
 use super::record::Seen;
 use crate::config::check::fusermount;
 use crate::config::draft::absolute;
+use crate::sys::program;
 
 /// How long a daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,11 +87,12 @@ fn by_helper(path: &Path, lazy: bool) -> Outcome {
                 .to_owned(),
         )
     })?;
-    let mut command = Command::new(&helper);
+    let cannot_run = |error| failed(format!("{helper:?} cannot be run: {error}"));
+    let mut command = program::command(&helper).map_err(cannot_run)?;
     command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(path);
-    let output = command.output().map_err(|error| failed(format!("{helper:?} cannot be run: {error}")))?;
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    match output.status.success() {
+    let (status, output) = program::run(command).map_err(cannot_run)?;
+    let said = output.trim().replace('\n', "; ");
+    match status.success() {
         true => Ok(()),
         false if said.contains("busy") => Err(busy(path)),
         false => Err(failed(format!("{path:?} cannot be unmounted: {said}"))),

@@ -380,10 +380,15 @@ fn is_fuse(file: &fs::File) -> bool {
     file.metadata().is_ok_and(|facts| facts.file_type().is_char_device() && facts.rdev() == fuse)
 }
 
-/// The helper that mounts and unmounts for ordinary users, by the name it has here.
+/// The directories in which root finds programs, whatever `$PATH` says.
+pub const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/run/wrappers/bin";
+
+/// The helper that mounts and unmounts for ordinary users, by the name it has here. Root's `$PATH` may be another user's.
 pub fn fusermount() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let given = if geteuid().is_root() { None } else { std::env::var_os("PATH") };
+    let path = given.unwrap_or_else(|| SYSTEM_PATH.into());
     std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
         .flat_map(|dir| [dir.join("fusermount3"), dir.join("fusermount")])
         .find(|file| faccessat(AT_FDCWD, file, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok())
 }

@@ -19,6 +19,7 @@ pub mod mount;
 pub mod name;
 pub mod open;
 pub mod process;
+pub mod program;
 pub mod socket;
 pub mod stat;
 pub mod xattr;
