@@ -119,6 +119,9 @@ pub struct GraftArgs {
     /// Where volumes are kept [default: as `stratafs volume` has it]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Let a program mount volumes of the type NAME, for example `fuse.sshfs=/usr/bin/sshfs`
+    #[arg(long, value_name = "NAME=/PATH[:WORD,...]")]
+    pub allow_helper: Vec<String>,
     /// Attach the volumes of a service of this compose file
     #[arg(long, value_name = "FILE", requires = "service")]
     pub compose: Option<PathBuf>,

@@ -72,6 +72,11 @@ Examples:
   stratafs mount -f --log-level debug -l base --ephemeral merged
       in the foreground, until Ctrl-C
 
+Programs that mount volumes:
+  None, unless --allow-helper or /etc/stratafs/helpers names one for the type of a volume:
+  NAME=/PATH[:WORD,...]. WORDs are options that the program may be given beyond ro, nosuid,
+  uid= and the like; allow none that names a program.
+
 Environment:
   STRATAFS_LOG  what is logged, as --log-level
   TMPDIR        where --ephemeral puts its directories

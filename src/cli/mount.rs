@@ -10,6 +10,7 @@ use super::grafts;
 use super::log::{self, Level, Target};
 use super::remount;
 use crate::config::draft::{Draft, absolute};
+use crate::config::helpers::Helpers;
 use crate::config::{Config, MountFlags, check, options};
 use crate::sys::process;
 
@@ -59,6 +60,7 @@ pub fn mount(args: MountArgs) -> Outcome {
     config.grafts = grafts::grafts(&args.grafts)?;
     config.state = args.grafts.state.map(absolute).transpose().map_err(Failure::usage)?;
     config.remove_anonymous = args.grafts.rm;
+    config.helpers = Helpers::given(&args.grafts.allow_helper).map_err(Failure::usage)?;
     start(config, ephemeral, how, Notes::Printed)
 }
 

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod draft;
+pub mod helpers;
 pub mod ids;
 pub mod options;
 pub mod split;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::helpers::Helpers;
 use crate::graft::Spec;
 
 /// Everything needed to make one mount.
@@ -63,6 +65,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Anonymous volumes go with the mount.
     pub remove_anonymous: bool,
+    /// The programs that may mount volumes.
+    pub helpers: Helpers,
 }
 
 /// The writable layer and the room beside it in which changes are prepared.
@@ -269,6 +273,7 @@ impl Config {
             grafts: Vec::new(),
             state: None,
             remove_anonymous: false,
+            helpers: Helpers::default(),
         }
     }
 }

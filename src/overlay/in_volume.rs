@@ -43,7 +43,8 @@ impl Overlay {
             Some(state) => state.clone(),
             None => Store::default_dir()?,
         };
-        let attached = Store::open(&state)?.attach(volume, &config.mountpoint)?;
+        let attached =
+            Store::open(&state)?.allow(config.helpers.clone()).attach(volume, &config.mountpoint)?;
         let (name, data, fills) = (attached.name.clone(), attached.data.clone(), attached.needs_population);
         let goes = config.remove_anonymous && attached.anonymous && attached.created;
         // From here on an error takes back what was made.

@@ -132,7 +132,7 @@ impl Attached {
     /// back while another fills. The record of use keeps the volume from being removed meanwhile.
     fn prepare(&mut self, meta: &Meta, fill: Fill, lock: &mut Option<Lock>) -> Result<()> {
         if self.driven && !driver::is_mounted(&self.data) {
-            driver::mount(meta, &self.home, self.created)?;
+            driver::mount(meta, &self.home, self.created, self.store.helpers())?;
         }
         loop {
             let meta = self.home.meta()?;

@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
+use super::helper;
 use super::home::Home;
 use super::meta::Meta;
 use super::plan::{self, Plan, Way};
+use crate::config::helpers::{DIR, Helpers};
 use crate::error::{Error, Result};
 use crate::sys::mount as sys;
 
@@ -75,9 +77,10 @@ pub(super) fn check(driver: &str, options: &BTreeMap<String, String>) -> Result<
     Ok(())
 }
 
-/// Mounts what the options say over the volume's data directory. No program runs. Errors: `Setup` naming the option, its
-/// value and the remedy; a volume that was `created` for this is gone by the time they are read.
-pub(super) fn mount(meta: &Meta, home: &Home, created: bool) -> Result<()> {
+/// Mounts what the options say over the volume's data directory. No program runs but a helper of `helpers`, which is the
+/// administrator's. Errors: `Setup` naming the option, its value and the remedy; a volume that was `created` for this is gone
+/// by the time they are read.
+pub(super) fn mount(meta: &Meta, home: &Home, created: bool, helpers: &Helpers) -> Result<()> {
     let failed = |why: String| {
         let name = &meta.name;
         let options = match created {
@@ -86,19 +89,26 @@ pub(super) fn mount(meta: &Meta, home: &Home, created: bool) -> Result<()> {
         };
         Error::Setup(format!("volume {name:?} cannot be mounted: {why}{options}"))
     };
+    let kind = meta.options.get("type").map_or("", String::as_str);
+    let helper = match helpers.find(kind) {
+        _ if plan::binds(&meta.options) => None,
+        // Mounted without it, as if it were not there.
+        Err(error) if plan::is_kernels(kind) => {
+            tracing::warn!("no helper mounts volume {:?}: {error}", meta.name);
+            None
+        }
+        found => found.map_err(|error| failed(format!("`type={kind}`: {error}")))?,
+    };
+    if let Some(helper) = helper {
+        return helper::mount(&helper, meta, &home.data_path()).map_err(failed);
+    }
     match plan::plan(&meta.options, resolve).map_err(failed)? {
         Way::Kernel(plan) => by_kernel(&plan, home, failed),
-        Way::Program => Err(failed(by_program(meta))),
+        Way::Program => Err(failed(format!(
+            "`type={kind}`: the kernel does not mount it by itself, and no program is allowed to: mount it on the host and bind that \
+             directory (`type=none`, `o=bind`, `device=/DIR`), or see `--allow-helper` and {DIR}/helpers"
+        ))),
     }
-}
-
-/// The refusal of a type that only a program mounts.
-fn by_program(meta: &Meta) -> String {
-    let kind = meta.options.get("type").map_or("", String::as_str);
-    format!(
-        "`type={kind}`: the kernel mounts no such files by itself, and no program runs for a volume: mount it on the host, and \
-         bind that directory with `type=none`, `o=bind`, `device=/DIR`"
-    )
 }
 
 fn by_kernel(plan: &Plan, home: &Home, failed: impl Fn(String) -> Error) -> Result<()> {

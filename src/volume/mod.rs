@@ -8,6 +8,7 @@
 mod archive;
 mod attach;
 mod driver;
+mod helper;
 mod home;
 mod import;
 mod meta;

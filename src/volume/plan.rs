@@ -144,6 +144,11 @@ pub(super) fn binds(options: &BTreeMap<String, String>) -> bool {
     options.get("o").is_some_and(|o| words(o).0.contains(MsFlags::MS_BIND))
 }
 
+/// Whether the kernel mounts this type by itself.
+pub(super) fn is_kernels(fstype: &str) -> bool {
+    TYPES.iter().any(|(name, _)| *name == fstype)
+}
+
 /// How to mount what `options` name. `resolve` finds the address of a host. Errors: the option with its value, why it
 /// cannot be, and the remedy.
 pub(super) fn plan(

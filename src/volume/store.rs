@@ -18,6 +18,7 @@ use super::home::{DATA, FILL, Home, LOCK, Lock, USERS, lock_file, move_new};
 use super::meta::Meta;
 use super::users::{self, User};
 use super::{driver, name, tree};
+use crate::config::helpers::Helpers;
 use crate::error::{Error, Result};
 use crate::sys::{At, attr, name as names, open};
 
@@ -31,6 +32,7 @@ pub struct Store {
     state: PathBuf,
     path: PathBuf,
     volumes: Arc<OwnedFd>,
+    helpers: Helpers,
 }
 
 /// A volume as it is listed.
@@ -80,9 +82,18 @@ impl Store {
         // Whoever may pass here may reach files by their modes alone, so only the owner may list. Source: moby, 0701.
         DirBuilder::new().recursive(true).mode(0o701).create(&path).map_err(failed)?;
         let volumes = open::root(&path).map_err(|errno| failed(errno.into()))?;
-        let store = Store { state, path, volumes: Arc::new(volumes) };
+        let store = Store { state, path, volumes: Arc::new(volumes), helpers: Helpers::default() };
         store.sweep();
         Ok(store)
+    }
+
+    /// The same store, whose volumes these programs may mount, beyond those of the administrator's file.
+    pub fn allow(self, helpers: Helpers) -> Store {
+        Store { helpers, ..self }
+    }
+
+    pub(super) fn helpers(&self) -> &Helpers {
+        &self.helpers
     }
 
     /// Where it is.

@@ -58,19 +58,29 @@ fn the_options_of_a_volume_start_no_program() {
     }
 }
 
-/// `mount` in a directory of the caller's, in front of the system's.
+/// Programs in a directory of the caller's, in front of the system's. Root without the right to mount needs fusermount3.
 #[test]
-fn no_program_is_searched_in_the_path() {
+fn root_searches_no_program_in_the_path() {
     if !namespace() {
         return;
     }
     let state = State::new();
     let bin = state.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    for name in ["mount", "mount.nfs", "mount.cifs", "umount", "modprobe", "sh", "fusermount3", "fusermount"]
-    {
-        fs::write(bin.join(name), format!("#!/bin/sh\nid >{}\n", state.path().join("mark").display()))
-            .unwrap();
+    for name in [
+        "mount",
+        "mount.nfs",
+        "mount.cifs",
+        "umount",
+        "modprobe",
+        "sh",
+        "fusermount3",
+        "fusermount",
+        "mkdir",
+        "ls",
+    ] {
+        let script = format!("#!/bin/sh\nid >{}\n", state.path().join("mark").display());
+        fs::write(bin.join(name), script).unwrap();
         common::sys::chmod(bin.join(name), 0o755).unwrap();
     }
     state.ok(&["create", "-o", "type=tmpfs", "-o", "device=tmpfs", "tmp"]);
@@ -87,9 +97,19 @@ fn no_program_is_searched_in_the_path() {
     let done = shell(
         &state,
         r#"
+        unprivileged=$(command -v setpriv) || unprivileged=
+        mkdir "$S/lower" "$S/merged" "$S/other"
+        "$BIN" mount -l "$S/lower" "$S/merged" || :
         export PATH=$S/bin:$PATH
         "$BIN" volume export tmp -o "$S/a.tar"
         "$BIN" volume export nfs || echo "exit status $?"
+        "$BIN" demo >"$S/out" 2>&1 || :
+        if [ "$unprivileged" ]; then
+            set -- "$unprivileged" --bounding-set -sys_admin --inh-caps -sys_admin "$BIN"
+            "$@" umount "$S/merged" || :
+            "$@" mount -l "$S/lower" "$S/other" || :
+        fi
+        "$BIN" umount "$S/merged" || :
         "#,
     );
     assert_eq!((done.code, done.out.as_str()), (Some(0), "exit status 1\n"), "{}", done.err);
@@ -197,4 +217,161 @@ fn a_disk_is_mounted_by_its_type() {
     }
     let line = "v1/_data rw,nosuid,noatime - ext4 DISK rw,errors=remount-ro\n";
     assert!(done.out.contains(line) && done.out.ends_with("kept\n"), "{}", done.out);
+}
+
+/// A helper that writes down how it was started, and mounts a tmpfs.
+fn helper(state: &State) -> String {
+    let path = state.path().join("helper");
+    let script = format!(
+        "#!/bin/sh\nexec >>{}\necho \"argv $*\"\necho \"umask $(umask) cwd $(pwd)\"\n\
+         echo \"environ $(tr '\\0' ' ' </proc/$$/environ)\"\n\
+         for fd in /proc/$$/fd/*; do case $fd in */[012]|*/10|*/255) ;; *) ! [ -e $fd ] || echo \"descriptor $fd\"; esac; done\n\
+         exec /bin/mount -t tmpfs helped \"$2\"\n",
+        state.path().join("log").display()
+    );
+    fs::write(&path, script).unwrap();
+    common::sys::chmod(&path, 0o755).unwrap();
+    path.display().to_string()
+}
+
+fn log(state: &State) -> String {
+    let path = state.path().join("log");
+    let text = common::text(&path).replace(&state.path().display().to_string(), "STATE");
+    fs::remove_file(&path).unwrap();
+    text
+}
+
+const STARTED: &str = "umask 0022 cwd /\nenviron \n";
+
+#[test]
+fn a_helper_that_the_command_line_allows_mounts_the_volume() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let helper = helper(&state);
+    state.ok(&[
+        "create",
+        "-o",
+        "type=fuse.x",
+        "-o",
+        "device=user@host:/d",
+        "-o",
+        "o=ro,uid=5,defaults",
+        "v1",
+    ]);
+    let unhelped = shell(&state, r#"exec "$BIN" volume export v1"#);
+    refused(&state, &unhelped, &["`type=fuse.x`", "--allow-helper"]);
+    let script = format!(
+        r#"
+        umask 0
+        exec 7</dev/null
+        "$BIN" volume export --allow-helper fuse.x={helper} v1 | tar -t
+        mkdir "$S/lower" "$S/merged"
+        "$BIN" mount -f -l "$S/lower" --ephemeral --allow-helper fuse.x={helper} "$S/merged" 2>"$S/err" &
+        for i in $(seq 200); do ! grep -q "$S/merged" /proc/self/mountinfo || break; sleep 0.05; done
+        "$BIN" graft add "$S/merged" -v v1:/data
+        grep -c "v1/_data rw.* - tmpfs helped" /proc/self/mountinfo
+        echo >"$S/merged/data/file"
+        "$BIN" umount "$S/merged"
+        wait
+        ! grep "$S/volumes" /proc/self/mountinfo
+        "#
+    );
+    assert_eq!(shell(&state, &script).ok().out, "./\n1\n");
+    let once = format!("argv user@host:/d STATE/volumes/v1/_data -o ro,uid=5\n{STARTED}");
+    assert_eq!(log(&state), once.clone() + &once);
+}
+
+#[test]
+fn a_helper_is_given_no_option_and_no_source_that_starts_a_program() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let helper = helper(&state);
+    for (o, device, part) in [
+        ("o=ro,ssh_command=sh", "device=h:/d", "`o=ssh_command`"),
+        ("o=-oProxyCommand=sh", "device=h:/d", "`o=-oProxyCommand`"),
+        ("o=ro", "device=-oProxyCommand=sh", "`device=\"-oProxyCommand=sh\"`"),
+        ("o=ro", "device=[-oProxyCommand=sh]:/d", "could be taken for an option"),
+    ] {
+        state.ok(&["create", "-o", "type=fuse.x", "-o", device, "-o", o, "v1"]);
+        let done = shell(&state, &format!(r#"exec "$BIN" volume export --allow-helper fuse.x={helper} v1"#));
+        refused(&state, &done, &["\"v1\"", part]);
+        state.ok(&["rm", "v1"]);
+    }
+    assert!(!state.path().join("log").exists(), "the helper was started");
+    for wrong in ["fuse=/bin/sh", "fuse.x=helper", "fuse.x=/sbin/mount.fuse3", "fuse.x"] {
+        state.refuses(&["export", "--allow-helper", wrong, "v1"], 2, &["--allow-helper", wrong]);
+    }
+}
+
+#[test]
+fn a_helper_that_fails_leaves_nothing() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    state.ok(&["create", "-o", "type=x", "-o", "device=d", "v1"]);
+    let path = state.path().join("helper");
+    for (script, part) in [
+        ("echo 'no such server.' >&2; exit 3", "it has failed, exit status: 3: no such server: correct"),
+        ("exit 0", "it has ended, and nothing is mounted"),
+        ("/bin/mount -t tmpfs x \"$2\"; exit 1", "it has failed"),
+    ] {
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        common::sys::chmod(&path, 0o755).unwrap();
+        let script = format!(
+            r#""$BIN" volume export --allow-helper "x={}" v1 || rc=$?; ! grep "$S/volumes" /proc/self/mountinfo; exit $rc"#,
+            path.display()
+        );
+        let done = shell(&state, &script);
+        refused(&state, &done, &["\"v1\"", "`type=x`", part]);
+        assert_eq!(done.out, "", "what is mounted");
+    }
+}
+
+#[test]
+fn a_helper_of_the_administrators_file_mounts_the_volume() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    let helper = helper(&state);
+    state.ok(&["create", "-o", "type=fuse.x", "-o", "device=host:/d", "-o", "o=cache=yes", "v1"]);
+    // /etc of the namespace only.
+    let script = format!(
+        r#"
+        mkdir "$S/etc"
+        mount -t tmpfs etc "$S/etc"
+        mkdir "$S/etc/upper" "$S/etc/work"
+        mount -t overlay etc -o lowerdir=/etc,upperdir="$S/etc/upper",workdir="$S/etc/work" /etc || {{ echo skipped; exit 0; }}
+        rm -rf /etc/stratafs
+        mkdir -m 755 /etc/stratafs
+        file=/etc/stratafs/helpers
+        try() {{ "$BIN" volume export v1 | tar -t || :; }}
+        try
+        printf '# of this machine\n\nfuse.x={helper}:cache\n' >$file
+        chmod 644 $file; try
+        chmod 666 $file; try
+        chmod 644 $file; chown 1000 $file; try
+        chown 0 $file; mv $file $file.real; ln -s helpers.real $file; try
+        rm $file; printf 'fuse.x={helper}\n' >$file; chmod 644 $file; try
+        "#
+    );
+    let done = shell(&state, &script).ok();
+    if done.out.contains("skipped") {
+        println!("skipped: needs overlayfs");
+        return;
+    }
+    assert_eq!(done.out, "./\n", "{}", done.err);
+    let lines: Vec<&str> = done.err.lines().filter(|line| line.starts_with("stratafs: ")).collect();
+    let parts =
+        ["/etc/stratafs/helpers", "others than root", "others than root", "it is a link", "`o=cache`"];
+    assert_eq!(lines.len(), parts.len(), "{}", done.err);
+    for (line, part) in lines.iter().zip(parts) {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    assert_eq!(log(&state), format!("argv host:/d STATE/volumes/v1/_data -o cache=yes\n{STARTED}"));
 }

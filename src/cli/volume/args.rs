@@ -41,7 +41,8 @@ pub enum VolumeCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Options of the driver `local`:
-  type=TYPE device=DEVICE o=OPT,...   mounted by the kernel while the volume is used
+  type=TYPE device=DEVICE o=OPT,...   mounted while the volume is used: by the kernel, or by a
+                                      program that `--allow-helper` or /etc/stratafs/helpers allows
 
 Examples:
   stratafs volume create data
@@ -131,6 +132,9 @@ pub struct PruneArgs {
 /// `stratafs volume export`
 #[derive(Debug, Args)]
 pub struct ExportArgs {
+    /// Let a program mount it, if it is of the type NAME: `fuse.sshfs=/usr/bin/sshfs`
+    #[arg(long, value_name = "NAME=/PATH[:WORD,...]")]
+    pub allow_helper: Vec<String>,
     /// Write to FILE, not to standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -141,6 +145,9 @@ pub struct ExportArgs {
 /// `stratafs volume import`
 #[derive(Debug, Args)]
 pub struct ImportArgs {
+    /// Let a program mount it, if it is of the type NAME: `fuse.sshfs=/usr/bin/sshfs`
+    #[arg(long, value_name = "NAME=/PATH[:WORD,...]")]
+    pub allow_helper: Vec<String>,
     /// Name of a new volume, or of an empty one
     pub volume: String,
     /// The archive; `-` or none is standard input

@@ -14,6 +14,7 @@ use std::io::Write;
 use args::{CreateArgs, RemoveArgs, VolumeArgs, VolumeCommand};
 
 use super::exit::{Failure, Outcome, say};
+use crate::config::helpers::Helpers;
 use crate::volume::{Store, Volume};
 
 /// Does what the arguments say.
@@ -31,9 +32,13 @@ pub fn volume(args: VolumeArgs) -> Outcome {
         VolumeCommand::Inspect(args) => inspect::inspect(&store, &args),
         VolumeCommand::Rm(args) => remove(&store, &args),
         VolumeCommand::Prune(args) => prune::prune(&store, &args),
-        VolumeCommand::Export(args) => archive::export(&store, &args),
-        VolumeCommand::Import(args) => archive::import(&store, &args),
+        VolumeCommand::Export(args) => archive::export(&allow(store, &args.allow_helper)?, &args),
+        VolumeCommand::Import(args) => archive::import(&allow(store, &args.allow_helper)?, &args),
     }
+}
+
+fn allow(store: Store, helpers: &[String]) -> Result<Store, Failure> {
+    Ok(store.allow(Helpers::given(helpers).map_err(Failure::usage)?))
 }
 
 fn create(store: &Store, args: CreateArgs) -> Outcome {
