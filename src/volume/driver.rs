@@ -105,8 +105,8 @@ pub(super) fn mount(meta: &Meta, home: &Home, created: bool, helpers: &Helpers) 
     match plan::plan(&meta.options, resolve).map_err(failed)? {
         Way::Kernel(plan) => by_kernel(&plan, home, failed),
         Way::Program => Err(failed(format!(
-            "`type={kind}`: the kernel does not mount it by itself, and no program is allowed to: mount it on the host and bind that \
-             directory (`type=none`, `o=bind`, `device=/DIR`), or see `--allow-helper` and {DIR}/helpers"
+            "`type={kind}` is no filesystem that stratafs mounts, and no program is allowed for it: mount it on the host and bind \
+             that directory (`type=none`, `o=bind`, `device=/DIR`), or see `--allow-helper` and {DIR}/helpers"
         ))),
     }
 }

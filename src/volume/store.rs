@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -242,8 +242,12 @@ impl Store {
                 "{path:?} cannot be locked ({why}): use a store of your own with `--state DIR`"
             ))
         };
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(|error| failed(error.to_string()))?;
+        if file.metadata().is_ok_and(|facts| facts.mode() & 0o077 != 0) {
+            // An earlier version made it so. The lock works all the same where this is not permitted.
+            let _ = file.set_permissions(Permissions::from_mode(0o600));
+        }
         match lock_file(file, FlockArg::LockExclusive) {
             Ok(Some(lock)) => Ok(lock),
             Ok(None) => Err(failed("somebody has it".to_owned())),

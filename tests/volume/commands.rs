@@ -344,3 +344,28 @@ fn a_forged_meta_json_removes_nothing_outside_the_volume() {
         state.ok(&["rm", "-f", "v1"]);
     }
 }
+
+/// A lock that others can open is a lock that others can hold.
+#[test]
+fn files_of_the_store_are_closed_to_others_whatever_the_umask() {
+    let state = State::new();
+    let mut create = Command::new("sh");
+    create.args(["-c", "umask 0; exec \"$BIN\" volume create v1"]).env("BIN", common::program());
+    run(create.env("STRATAFS_STATE", state.path())).ok();
+    let modes = |files: &[&str]| -> Vec<u32> {
+        let mode = |file: &&str| fs::metadata(state.path().join(file)).unwrap().mode() & 0o7777;
+        files.iter().map(mode).collect()
+    };
+    assert_eq!(
+        modes(&["lock", "volumes/v1/lock", "volumes/v1/meta.json", "volumes/v1/fill.lock"]),
+        [0o600; 4]
+    );
+    assert_eq!(
+        modes(&["volumes", "volumes/v1", "volumes/v1/users", "volumes/v1/_data"]),
+        [0o701, 0o701, 0o700, 0o755]
+    );
+    // As an earlier version made it.
+    common::sys::chmod(state.path().join("lock"), 0o666).unwrap();
+    state.ok(&["create", "v2"]);
+    assert_eq!(modes(&["lock"]), [0o600]);
+}
