@@ -239,7 +239,8 @@ fn option_list(text: &[u8]) {
 
 fn id_maps(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    if let Err(why) = ids::parse(text) {
+    for order in [ids::Order::DiskFirst, ids::Order::CallerFirst] {
+        let Err(why) = ids::parse(text, order) else { continue };
         assert!(!why.is_empty());
     }
 }

@@ -33,7 +33,7 @@ fn ids_on_disk_are_shown_by_the_second_number_of_a_triple() {
         let d = f.p("d");
         as_user(201_000, 201_001, || fs::write(d.join("theirs"), "x").unwrap());
         sys::lchown(f.p("b"), 200_007, 200_008).unwrap();
-        sys::rename(&f.p("beyond"), &f.p("moved")).unwrap();
+        sys::rename(f.p("beyond"), f.p("moved")).unwrap();
         f.check(|m| {
             assert_eq!(owner(m.join("a")), (200_000, 200_005));
             assert_eq!(owner(m.join("moved")), (65534, 65534));
