@@ -2,6 +2,7 @@
 //! Rooms below `overlay` return it; only `fuse/reply.rs` answers and logs with it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
@@ -60,6 +61,13 @@ pub enum Error {
     },
     /// An internal contradiction.
     Bug(&'static str),
+    /// Another mount has the directory.
+    InUse {
+        /// What it is to this mount: `upperdir` or `workdir`.
+        role: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
     /// Something a person has to put right before the mount can be made: one sentence with name, value and remedy.
     Setup(String),
 }
@@ -104,6 +112,7 @@ impl Error {
             // The kernel answers EPERM or EINVAL here, as if the caller had erred. The data is what is wrong.
             Error::BadMark { .. } => Errno::EIO,
             Error::Sys { errno, .. } => *errno,
+            Error::InUse { .. } => Errno::EBUSY,
             Error::Bug(_) | Error::Setup(_) => Errno::EIO,
         }
     }
@@ -133,6 +142,10 @@ impl fmt::Display for Error {
             }
             Error::Sys { call, errno } => write!(f, "{call}: {}", errno.desc()),
             Error::Bug(what) => write!(f, "internal contradiction: {what}"),
+            Error::InUse { role, path } => write!(
+                f,
+                "{role} {path:?} is in use by another mount: unmount that one first, or give another {role}"
+            ),
             Error::Setup(sentence) => f.write_str(sentence),
             _ => f.write_str(self.errno().desc()),
         }

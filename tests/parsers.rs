@@ -298,11 +298,11 @@ fn names(name: &[u8]) {
         assert!(mark::is_reserved(name));
     }
     for space in [Namespace::Trusted, Namespace::User] {
-        if let Some(stored) = mark::stored_attribute(space, os(name)) {
-            assert_eq!(mark::shown_attribute(space, stored.as_bytes()).as_deref(), Some(os(name)));
-            let is_mark = |mark: Mark| stored.as_bytes() == space.attribute(mark).to_bytes();
-            assert!(![Mark::Opaque, Mark::Redirect, Mark::Origin, Mark::Metacopy].into_iter().any(is_mark));
-        }
+        let stored = mark::stored_attribute(space, os(name));
+        assert_eq!(mark::shown_attribute(space, stored.as_bytes()).as_deref(), Some(os(name)));
+        let is_mark = |mark: Mark| stored.as_bytes() == space.attribute(mark).to_bytes();
+        assert!(![Mark::Opaque, Mark::Redirect, Mark::Origin, Mark::Metacopy].into_iter().any(is_mark));
+        assert_ne!(stored.as_bytes(), mark::FUSE_OVERLAYFS_OPAQUE.to_bytes());
     }
 }
 

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
@@ -19,6 +20,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::elsewhere::{self, User};
 use super::exit::{Failure, Outcome, say};
 use super::record::{Details, Kept};
 use super::{log, mounts};
@@ -184,7 +186,7 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
         std::env::set_current_dir("/").map_err(|error| Failure::Failed(format!("chdir /: {error}")))?;
     }
 
-    let mount = Mount::new(config.clone())?;
+    let mount = made(&config)?;
     // As they are attached: anonymous volumes have names by now.
     config.grafts = mount.attached();
     // Whatever else may be mounted on the machine, this is the last thing that was mounted there.
@@ -214,6 +216,40 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
         record.leave();
     }
     served.map_err(Failure::from)
+}
+
+/// How long a copy of a mount in another mount namespace may take to go: a container that was told to end.
+const LEAVING_ELSEWHERE: Duration = Duration::from_secs(10);
+
+/// Makes the mount. Waits for an upper layer that only a mount of another mount namespace has: the kernel's overlayfs and
+/// fuse-overlayfs would mount it, and write to it twice.
+///
+/// # Errors
+///
+/// As of [`Mount::new`]; an upper layer or workdir in use is told with the mount that has it.
+fn made(config: &Config) -> Result<Mount, Failure> {
+    let begun = Instant::now();
+    loop {
+        let (role, path) = match Mount::new(config.clone()) {
+            Err(Error::InUse { role, path }) => (role, path),
+            result => return result.map_err(Failure::from),
+        };
+        let user = elsewhere::user_of(&path);
+        if matches!(user, User::Elsewhere(..)) && begun.elapsed() < LEAVING_ELSEWHERE {
+            continue;
+        }
+        let sentence = match user {
+            User::Here(at, pid) => format!(
+                "{role} {path:?} is in use by the mount at {at:?} (process {pid}): unmount that one first, or give another {role}"
+            ),
+            User::Elsewhere(holder, pid) => format!(
+                "{role} {path:?} is in use by a mount that is gone here (process {pid}), but {holder}: end that process, or \
+                 give another {role}"
+            ),
+            User::Unknown => Error::InUse { role, path }.to_string(),
+        };
+        return Err(Failure::Failed(sentence));
+    }
 }
 
 /// What SIGHUP means.

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::args::LsArgs;
+use super::elsewhere::{self, Holder};
 use super::exit::{Failure, Outcome};
 use super::mounts::{self, Entry};
 use super::record::{self, Details, Seen};
@@ -14,6 +15,8 @@ use crate::graft::{Source, Spec};
 struct Row {
     entry: Entry,
     daemon: Daemon,
+    /// It is mounted in another mount namespace alone.
+    elsewhere: Option<Holder>,
 }
 
 /// What is known of the daemon.
@@ -33,7 +36,7 @@ impl Row {
             Some(seen) if seen.is_alive() => Daemon::Alive(seen.details),
             Some(seen) => Daemon::Dead(seen.details),
         };
-        Row { entry, daemon }
+        Row { entry, daemon, elsewhere: None }
     }
 
     fn details(&self) -> Option<&Details> {
@@ -66,6 +69,7 @@ pub fn ls(args: LsArgs) -> Outcome {
         .map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
     record::forget_all_dead();
     let rows: Vec<Row> = mounts.iter().filter(|entry| entry.is_ours()).cloned().map(Row::new).collect();
+    let rows: Vec<Row> = rows.into_iter().chain(elsewhere(&mounts)).collect();
     let text = match (args.json, args.verbose) {
         (true, _) => json(&rows),
         (_, true) => verbose(&rows, &mounts),
@@ -74,6 +78,25 @@ pub fn ls(args: LsArgs) -> Outcome {
     // A reader such as `head` may have seen enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+/// The mounts of daemons that this user runs and other mount namespaces have.
+fn elsewhere(mounts: &[Entry]) -> Vec<Row> {
+    let is_here = |device: &str| mounts.iter().any(|mount| mount.device == device);
+    let all = Seen::all().into_iter().filter(|(device, seen)| !is_here(device) && seen.is_alive());
+    let row = |(device, seen): (String, Seen)| {
+        let holder = elsewhere::holder(&device, seen.details.pid)?;
+        let entry = Entry {
+            device,
+            mountpoint: holder.mountpoint.clone(),
+            options: String::new(),
+            fs_type: mounts::OUR_TYPE.to_owned(),
+            source: String::new(),
+            super_options: String::new(),
+        };
+        Some(Row { entry, daemon: Daemon::Alive(seen.details), elsewhere: Some(holder) })
+    };
+    all.filter_map(row).collect()
 }
 
 fn table(rows: &[Row]) -> String {
@@ -86,7 +109,9 @@ fn table(rows: &[Row]) -> String {
             let upper = if d.upper.is_some() { "1+" } else { "" };
             format!("{upper}{}", d.lowers.len() + d.data_lowers.len())
         });
-        let at = row.entry.mountpoint.display();
+        let of =
+            row.elsewhere.as_ref().map(|holder| format!(" (of process {}, {})", holder.pid, holder.name));
+        let at = format!("{}{}", row.entry.mountpoint.display(), of.unwrap_or_default());
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{:<4} {:<8} {layers:<10} {at}", row.mode(), row.pid());
     }
@@ -106,8 +131,13 @@ fn block(row: &Row, mounts: &[Entry]) -> String {
         let _ = writeln!(out, "  {key:<8} {value}");
     };
     put("mode", row.mode());
-    put("source", &row.entry.source);
-    put("options", &format!("{} {}", row.entry.options, row.entry.super_options));
+    match &row.elsewhere {
+        Some(holder) => put("mounted", &format!("not here: {holder}")),
+        None => {
+            put("source", &row.entry.source);
+            put("options", &format!("{} {}", row.entry.options, row.entry.super_options));
+        }
+    }
     match &row.daemon {
         Daemon::Unknown => put("daemon", "unknown: another user's, or in another container"),
         Daemon::Alive(details) => put("daemon", &format!("process {}", details.pid)),
@@ -172,6 +202,7 @@ fn json(rows: &[Row]) -> String {
             ("super_options", string(&entry.super_options)),
             ("pid", row.details().map_or("null".to_owned(), |d| d.pid.to_string())),
             ("alive", alive.to_owned()),
+            ("holder", row.elsewhere.as_ref().map_or("null".to_owned(), |holder| holder.pid.to_string())),
             ("upper", details.upper.as_deref().map_or("null".to_owned(), path)),
             ("work", details.work.as_deref().map_or("null".to_owned(), path)),
             ("lowers", paths(&details.lowers)),
@@ -228,7 +259,11 @@ mod tests {
             ..Details::default()
         };
         let daemons = [Daemon::Alive(details), Daemon::Unknown];
-        mounts.into_iter().zip(daemons).map(|(entry, daemon)| Row { entry, daemon }).collect()
+        mounts
+            .into_iter()
+            .zip(daemons)
+            .map(|(entry, daemon)| Row { entry, daemon, elsewhere: None })
+            .collect()
     }
 
     #[test]

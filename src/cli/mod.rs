@@ -6,6 +6,7 @@
 pub mod args;
 pub mod daemon;
 pub mod demo;
+pub mod elsewhere;
 pub mod exit;
 pub mod grafts;
 pub mod help;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::elsewhere;
 use super::mounts::{self, escape, unescape};
 use crate::config::Config;
 use crate::graft::{self, Spec};
@@ -227,6 +228,19 @@ impl Seen {
         places().into_iter().filter(|dir| is_own(dir)).find_map(|dir| Seen::in_dir(&dir, device))
     }
 
+    /// All records that this process may read, with the device of each.
+    pub fn all() -> Vec<(String, Seen)> {
+        let mut all = Vec::new();
+        for dir in places().into_iter().filter(|dir| is_own(dir)) {
+            for name in names(&dir) {
+                let is_record = name.starts_with(|c: char| c.is_ascii_digit());
+                let Some((device, _)) = name.rsplit_once('.').filter(|_| is_record) else { continue };
+                all.extend(Seen::at(dir.join(&name)).map(|seen| (device.to_owned(), seen)));
+            }
+        }
+        all
+    }
+
     /// The newest, since an older one on the same device number is that of a mount that is gone.
     fn in_dir(dir: &Path, device: &str) -> Option<Seen> {
         let when = |path: &PathBuf| path.metadata().and_then(|facts| facts.modified()).ok();
@@ -271,7 +285,7 @@ pub fn forget_all_dead() {
     }
 }
 
-/// Removes the records among `names` whose daemon `may_be_dead`, is dead, and has left no mount here that `ls` would call dead.
+/// Removes the records among `names` whose daemon `may_be_dead`, is dead, and has left no mount that `ls` would call dead.
 fn forget_dead(dir: &Path, names: &[String], may_be_dead: impl Fn(u32) -> bool) {
     let mut mounted: Option<Vec<String>> = None;
     for name in names {
@@ -285,7 +299,7 @@ fn forget_dead(dir: &Path, names: &[String], may_be_dead: impl Fn(u32) -> bool) 
         let mounted = mounted.get_or_insert_with(|| {
             mounts::all().map(|all| all.into_iter().map(|entry| entry.device).collect()).unwrap_or_default()
         });
-        if !mounted.iter().any(|mounted| mounted == device) {
+        if !mounted.iter().any(|mounted| mounted == device) && elsewhere::holder(device, pid).is_none() {
             seen.forget();
         }
     }

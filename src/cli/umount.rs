@@ -9,12 +9,16 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::args::UmountArgs;
+use super::elsewhere;
 use super::exit::{Failure, Outcome, say};
 use super::mounts::{self, Entry};
 use super::record::Seen;
 use crate::config::check::fusermount;
 use crate::config::draft::absolute;
 use crate::sys::program;
+
+/// When, and how often, other mount namespaces are looked into.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,7 +43,7 @@ fn one(path: &Path, lazy: bool) -> Outcome {
     let record = Seen::of(&entry.device);
     detach(&entry.mountpoint, lazy)?;
     match record {
-        Some(record) if !lazy => wait(record, &entry.mountpoint),
+        Some(record) if !lazy => wait(record, entry),
         _ => Ok(()),
     }
 }
@@ -105,12 +109,23 @@ fn busy(path: &Path) -> Failure {
     ))
 }
 
-fn wait(record: Seen, path: &Path) -> Outcome {
+/// Waits until the daemon has ended. A copy of the mount in another mount namespace keeps it: that is said soon.
+fn wait(record: Seen, entry: &Entry) -> Outcome {
+    let path = &entry.mountpoint;
     let begun = Instant::now();
+    let mut next_look = LOOK_AFTER;
     let mut pause = Duration::from_millis(1);
     while record.is_alive() {
+        let pid = record.details.pid;
+        if begun.elapsed() > next_look {
+            next_look = begun.elapsed() + LOOK_AFTER;
+            if let Some(holder) = elsewhere::holder(&entry.device, pid) {
+                return Err(failed(format!(
+                    "{path:?} is unmounted here, but {holder}: its daemon, process {pid}, ends when that process does"
+                )));
+            }
+        }
         if begun.elapsed() > PATIENCE {
-            let pid = record.details.pid;
             return Err(failed(format!(
                 "{path:?} is unmounted, but its daemon, process {pid}, has not ended: it may be waiting for a disk; \
                  leave its layers alone until it has"

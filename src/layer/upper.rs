@@ -57,10 +57,7 @@ impl Upper {
         how: Use,
     ) -> Result<Upper> {
         let lock = lock_dir(&upper.dir).map_err(|errno| match errno {
-            Errno::EWOULDBLOCK => Error::Setup(format!(
-                "upperdir {:?} is in use by another mount: unmount that one first, or give another upperdir",
-                upper.dir
-            )),
+            Errno::EWOULDBLOCK => Error::InUse { role: "upperdir", path: upper.dir.clone() },
             errno => Error::Setup(format!("upperdir {:?} cannot be opened: {}", upper.dir, errno.desc())),
         })?;
         let workdir = Workdir::open(&upper.work, work, how)?;

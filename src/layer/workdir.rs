@@ -215,9 +215,7 @@ fn setup(path: &Path, what: &str, errno: Errno) -> Error {
 
 fn lock(path: &Path) -> Result<nix::fcntl::Flock<OwnedFd>> {
     lock_dir(path).map_err(|errno| match errno {
-        Errno::EWOULDBLOCK => Error::Setup(format!(
-            "workdir {path:?} is in use by another mount: unmount that one first, or give another workdir"
-        )),
+        Errno::EWOULDBLOCK => Error::InUse { role: "workdir", path: path.to_owned() },
         errno => setup(path, "cannot be locked", errno),
     })
 }

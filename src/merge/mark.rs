@@ -100,29 +100,27 @@ impl Namespace {
 /// In front of what a user calls by a private name; each nesting level adds one.
 const ESCAPE: &[u8] = b"overlay.";
 
-/// The name under which a layer keeps the attribute that callers call `name`; nothing if callers may not have it.
+/// The name under which a layer keeps the attribute that callers call `name`: that of a mark is escaped, so that an overlay
+/// with its layers in this mount, the kernel's or fuse-overlayfs, can keep its own marks here.
 /// Source: overlayfs.rst, "Nesting overlayfs mounts".
-pub fn stored_attribute(namespace: Namespace, name: &OsStr) -> Option<OsString> {
-    let bytes = name.as_bytes();
-    if bytes.starts_with(FUSE_OVERLAYFS) {
-        return None;
-    }
-    let prefix = namespace.prefix();
-    match bytes.strip_prefix(prefix) {
-        Some(rest) => Some(OsString::from_vec([prefix, ESCAPE, rest].concat())),
-        None => Some(name.to_owned()),
+pub fn stored_attribute(namespace: Namespace, name: &OsStr) -> OsString {
+    match split(namespace, name.as_bytes()) {
+        Some((prefix, rest)) => OsString::from_vec([prefix, ESCAPE, rest].concat()),
+        None => name.to_owned(),
     }
 }
 
 /// The name by which callers know the attribute that a layer keeps as `name`; nothing if it is private.
 pub fn shown_attribute(namespace: Namespace, name: &[u8]) -> Option<OsString> {
-    if name.starts_with(FUSE_OVERLAYFS) {
-        return None;
-    }
-    let prefix = namespace.prefix();
-    let Some(rest) = name.strip_prefix(prefix) else { return Some(OsString::from_vec(name.to_vec())) };
+    let Some((prefix, rest)) = split(namespace, name) else { return Some(OsString::from_vec(name.to_vec())) };
     let inner = rest.strip_prefix(ESCAPE)?;
     Some(OsString::from_vec([prefix, inner].concat()))
+}
+
+/// The prefix that makes `name` that of a mark, and the rest of it.
+fn split(namespace: Namespace, name: &[u8]) -> Option<(&'static [u8], &[u8])> {
+    let prefixes = [namespace.prefix(), FUSE_OVERLAYFS];
+    prefixes.into_iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix)?)))
 }
 
 /// What an opaque attribute says.
@@ -201,16 +199,16 @@ mod tests {
     #[test]
     fn private_attributes_are_hidden_and_escaped() {
         let text = |name: OsString| name.to_string_lossy().into_owned();
-        let stored = |name: &str| stored_attribute(Namespace::Trusted, OsStr::new(name)).map(text);
+        let stored = |name: &str| text(stored_attribute(Namespace::Trusted, OsStr::new(name)));
         let shown = |name: &str| shown_attribute(Namespace::Trusted, name.as_bytes()).map(text);
-        assert_eq!(stored("trusted.overlay.foo").as_deref(), Some("trusted.overlay.overlay.foo"));
-        assert_eq!(stored("user.overlay.opaque").as_deref(), Some("user.overlay.opaque"));
+        assert_eq!(stored("trusted.overlay.foo"), "trusted.overlay.overlay.foo");
+        assert_eq!(stored("user.overlay.opaque"), "user.overlay.opaque");
         assert_eq!(
             stored_attribute(Namespace::User, OsStr::new("user.overlay.opaque")),
-            Some("user.overlay.overlay.opaque".into())
+            OsString::from("user.overlay.overlay.opaque")
         );
-        assert_eq!(stored("user.fuseoverlayfs.opaque"), None);
-        assert_eq!(stored("user.note").as_deref(), Some("user.note"));
+        assert_eq!(stored("user.fuseoverlayfs.opaque"), "user.fuseoverlayfs.overlay.opaque");
+        assert_eq!(stored("user.note"), "user.note");
         assert_eq!(shown("trusted.overlay.opaque"), None);
         assert_eq!(shown("trusted.overlay.overlay.foo").as_deref(), Some("trusted.overlay.foo"));
         assert_eq!(

@@ -167,8 +167,7 @@ impl Overlay {
         }
         let stored = match stack.is_direct() {
             true => name.to_owned(),
-            false => mark::stored_attribute(stack.namespace, name)
-                .ok_or(Error::NotPermitted("the attribute is a layer's own"))?,
+            false => mark::stored_attribute(stack.namespace, name),
         };
         CString::new(stored.into_vec()).map_err(|_| Error::Invalid("a NUL byte in an attribute's name"))
     }

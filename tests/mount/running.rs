@@ -201,7 +201,11 @@ fn a_supervisor_hears_of_the_mount() {
 #[test]
 fn the_record_of_a_dead_daemon_is_removed() {
     for by_ls in [true, false] {
-        let Some(mut f) = fixture() else { return };
+        let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+        // Other tests, each in a mount namespace of its own, must not remove this record.
+        fs::create_dir_all("/run/stratafs").unwrap();
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "records", "/run/stratafs"])).ok();
+        let _records = Umount("/run/stratafs".into());
         f.mount();
         let list = run(Command::new(program()).args(["ls", "-v"])).ok().out;
         let block = list.split("\n\n").find(|block| block.starts_with(f.p("").to_str().unwrap())).unwrap();
@@ -223,4 +227,69 @@ fn the_record_of_a_dead_daemon_is_removed() {
         }
         assert!(!Path::new(&record).exists() && !Path::new(socket).exists(), "by_ls: {by_ls}");
     }
+}
+
+/// A service, a shell in `unshare -m` or a container that still runs takes a copy of each mount along.
+#[test]
+fn a_copy_of_the_mount_in_another_namespace_is_named() {
+    let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+    f.mount();
+    let at = f.p("").display().to_string();
+    let mut holder = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let named = format!("process {} (sleep)", holder.id());
+    assert!(eventually(SOON, || text(format!("/proc/{}/comm", holder.id())) == "sleep\n"));
+    let done = stratafs(&["umount"], &f.p(""));
+    assert!(
+        done.code == Some(1) && done.err.contains(&named) && done.err.contains("unmounted here"),
+        "{done:?}"
+    );
+    assert_eq!(mounts_at(&f.p("")), []);
+    let list = run(Command::new(program()).arg("ls")).ok().out;
+    assert!(list.contains(&format!("{at} (of process {}, sleep)", holder.id())), "{list}");
+    let list = run(Command::new(program()).args(["ls", "-v"])).ok().out;
+    assert!(list.contains(&format!("mounted  not here: {named}")), "{list}");
+    // The next mount waits a while, and then says who has it.
+    f.set_mounted(false);
+    let done = f.try_mount(&[]);
+    assert!(done.code == Some(1) && done.err.contains("upperdir") && done.err.contains(&named), "{done:?}");
+    // One that ends while the next mount waits is no obstacle.
+    let pid = holder.id() as i32;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            signal(pid, libc::SIGKILL);
+            holder.wait().unwrap();
+        });
+        f.mount();
+    });
+    f.check(|m| assert_eq!(text(m.join("f")), "low"));
+}
+
+#[test]
+fn an_upper_layer_in_use_is_named_with_its_mount() {
+    let Some(mut f) = fixture() else { return };
+    f.mount();
+    let second = f.dir().join("second");
+    fs::create_dir(&second).unwrap();
+    let _free = Umount(second.clone());
+    let mut command = Command::new(program());
+    command
+        .args(["mount", "-l"])
+        .arg(f.low(0, ""))
+        .arg("-u")
+        .arg(f.up(""))
+        .arg("-w")
+        .arg(f.work(""))
+        .arg(&second);
+    let done = run(&mut command);
+    let named =
+        format!("in use by the mount at {:?} (process {})", f.p("").canonicalize().unwrap(), f.daemon());
+    assert!(done.code == Some(1) && done.err.contains(&named), "{named}: {done:?}");
+    assert_eq!(mounts_at(&second), []);
 }

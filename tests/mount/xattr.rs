@@ -139,6 +139,26 @@ fn private_names_are_escaped() {
     assert_eq!(sys::getxattr(f.up("d"), "trusted.overlay.overlay.opaque"), Err(Errno::ENODATA));
 }
 
+/// fuse-overlayfs with its layers in this mount keeps its marks here, and they are no marks of this mount.
+#[test]
+fn marks_of_fuse_overlayfs_are_escaped() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("they are attributes like others")) else {
+        return;
+    };
+    f.lower(0).file("d/f", "x");
+    f.mount();
+    for name in ["user.fuseoverlayfs.opaque", "user.fuseoverlayfs.origin"] {
+        sys::setxattr(f.p("d"), name, b"y", 0).unwrap();
+    }
+    f.check(|m| {
+        let d = m.join("d");
+        assert_eq!(sys::getxattr(&d, "user.fuseoverlayfs.opaque"), Ok(b"y".to_vec()));
+        assert_eq!(sys::listxattr(&d).unwrap().len(), 2);
+        assert_eq!(names(&d), ["f"], "an escaped mark is no mark");
+    });
+    assert_eq!(sys::getxattr(f.up("d"), "user.fuseoverlayfs.overlay.opaque"), Ok(b"y".to_vec()));
+}
+
 #[test]
 fn private_xattrs_are_hidden() {
     let Some(mut f) = Fixture::new(2) else { return };
