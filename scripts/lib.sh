@@ -21,19 +21,19 @@ bounded() { timeout --foreground -k 10 "$@"; }
 # compile COMMAND... : cargo without the limit of any test. STRATAFS_COMPILE_LIMIT (seconds, an hour by default) is there
 # for a compiler that hangs.
 compile() {
-    local limit=${STRATAFS_COMPILE_LIMIT:-3600} rc=0
+    local limit=${STRATAFS_COMPILE_LIMIT:-3600} rc=0 started=$SECONDS
     bounded "$limit" "$@" || rc=$?
-    [ $rc != 124 ] && [ $rc != 137 ] || say "the compiler was ended by STRATAFS_COMPILE_LIMIT ($limit s): $*"
+    [ $((SECONDS - started)) -lt "$limit" ] || say "the compiler was ended by STRATAFS_COMPILE_LIMIT ($limit s): $*"
     return $rc
 }
 
 # limited WHAT COMMAND... : a test program with the limit STRATAFS_TEST_LIMIT (seconds, an hour by default). Says so if
 # the limit ends it.
 limited() {
-    local limit=${STRATAFS_TEST_LIMIT:-3600} what=$1 rc=0
+    local limit=${STRATAFS_TEST_LIMIT:-3600} what=$1 rc=0 started=$SECONDS
     shift
     bounded "$limit" "$@" || rc=$?
-    [ $rc != 124 ] && [ $rc != 137 ] || say "$what was ended by STRATAFS_TEST_LIMIT ($limit s)"
+    [ $((SECONDS - started)) -lt "$limit" ] || say "$what was ended by STRATAFS_TEST_LIMIT ($limit s)"
     return $rc
 }
 

@@ -103,7 +103,7 @@ fn a_command_line_that_makes_no_sense_is_status_2() {
     let (l, m) = (l.as_str(), m.as_str());
     refuses(&["-o", "lowerdir=/l"], 2, &["MOUNTPOINT"]);
     refuses(&["a", "b", "c", "-o", "ro"], 2, &["`stratafs --help`"]);
-    refuses(&["-o", "lowredir=/l", m], 2, &["`lowredir=/l`", "`lowerdir`"]);
+    refuses(&["mount", "-o", "lowredir=/l", m], 2, &["`lowredir=/l`", "`lowerdir`"]);
     refuses(&["-o", "lowerdir=/l,xino=maybe", m], 2, &["`xino=maybe`", "auto, on, off"]);
     refuses(&["-o", "lowerdir=/l,context=\"a,b", m], 2, &["never closed"]);
     refuses(&["-o", "ro", m], 2, &["no lower layer", "lowerdir="]);
@@ -138,7 +138,7 @@ fn directories_that_are_amiss_are_status_1() {
         let _ = w;
     }
     std::fs::write(Path::new(m).join("name"), "").expect("file");
-    refuses(&["overlay", m, "-o", &format!("rw,lowerdir={l},dev,suid")], 1, &["not empty", "nonempty"]);
+    refuses(&["mount", m, "-o", &format!("rw,lowerdir={l},dev,suid")], 1, &["not empty", "nonempty"]);
 }
 
 #[test]

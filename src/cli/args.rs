@@ -70,6 +70,14 @@ pub struct DaemonArgs {
     pub log_level: Option<String>,
 }
 
+impl DaemonArgs {
+    /// As `-d` and `-o debug`: stay in the foreground, and log at the level `debug` where no level is given.
+    pub fn debug(&mut self) {
+        self.foreground = true;
+        self.log_level.get_or_insert_with(|| "debug".to_owned());
+    }
+}
+
 /// `stratafs mount`
 #[derive(Debug, Args)]
 pub struct MountArgs {

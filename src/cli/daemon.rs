@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -22,12 +21,13 @@ use signal_hook::iterator::Signals;
 
 use super::elsewhere::{self, User};
 use super::exit::{Failure, Outcome, say};
-use super::record::{Details, Kept};
+use super::record::{self, Details, Kept};
+use super::umount::detach;
 use super::{log, mounts};
 use crate::config::{Config, check};
 use crate::control::socket::Server;
 use crate::error::Error;
-use crate::fuse::session::{Mount, Unmounter};
+use crate::fuse::session::Mount;
 use crate::layer::ephemeral::Ephemeral;
 use crate::sys::{process, program};
 
@@ -47,7 +47,7 @@ pub struct Job {
     pub level: log::Level,
 }
 
-/// What is said about a mount that is up and shows otherwise than its command line may suggest.
+/// Which notes about a mount that is up are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notes {
     /// A line each, to a person.
@@ -73,7 +73,9 @@ impl Notes {
         }
         let mounts = mounts::all().unwrap_or_default();
         let note = |lower: &PathBuf| {
-            let places = mounts::left_out(&mounts, lower);
+            let mut places = mounts::left_out(&mounts, lower);
+            // The child may have mounted by now.
+            places.retain(|place| *place != config.mountpoint);
             let named: Vec<String> =
                 places.iter().take(FEW_PLACES).map(|place| place.display().to_string()).collect();
             let more = match places.len().saturating_sub(FEW_PLACES) {
@@ -173,7 +175,8 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
     if let Some(made) = &ephemeral {
         config.upper = Some(made.upper());
     }
-    let notes = check::check(&config)?;
+    let overlaps = check::check(&config)?;
+    config.mountpoint_in_upper = overlaps.mountpoint_in_upper;
     // The name that /proc/mounts will show, however the caller came here.
     config.mountpoint = std::fs::canonicalize(&config.mountpoint).map_err(|error| {
         Error::Setup(format!(
@@ -186,6 +189,8 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
         std::env::set_current_dir("/").map_err(|error| Failure::Failed(format!("chdir /: {error}")))?;
     }
 
+    // Before the mount, which may cover some of them.
+    let places = record::places_outside(&config.mountpoint);
     let mount = made(&config)?;
     // As they are attached: anonymous volumes have names by now.
     config.grafts = mount.attached();
@@ -194,19 +199,19 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
     let device = device.map(|(major, minor)| format!("{major}:{minor}"));
     let record = device.as_deref().and_then(|name| {
         let details = Details::new(&config, mount.overlay().stack().is_fenced(), mount.notes());
-        Kept::new(name, &config.mountpoint, &details)
+        Kept::new(name, &places, &details)
     });
     let record = record.map(Arc::new);
     let control = record.as_ref().and_then(|record| control(record, &mount));
-    obey(signals, hangup, mount.unmounter(), config.mountpoint, device)?;
+    obey(signals, hangup, config.mountpoint, device)?;
     // If `up` fails, dropping the mount unmounts it.
-    up(notes)?;
-    if job.foreground {
-        tell_supervisor(NotifyState::Ready);
-    }
+    up(overlaps.notes)?;
+    // The socket may be inside the mount, which answers from now on.
+    let ready = job.foreground.then(|| std::thread::spawn(|| notify_supervisor(NotifyState::Ready)));
     let served = mount.run();
-    if job.foreground {
-        tell_supervisor(NotifyState::Stopping);
+    // In order, however soon the mount has ended.
+    if ready.is_some_and(|ready| ready.join().is_ok()) {
+        notify_supervisor(NotifyState::Stopping);
     }
     // What callers of the control socket still change is given back first.
     drop(control);
@@ -218,33 +223,47 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
     served.map_err(Failure::from)
 }
 
-/// How long a copy of a mount in another mount namespace may take to go: a container that was told to end.
-const LEAVING_ELSEWHERE: Duration = Duration::from_secs(10);
+/// How long a mount waits for a copy in another mount namespace, such as that of a container that is ending.
+const LEAVING_ELSEWHERE: Duration = Duration::from_secs(2);
 
-/// Makes the mount. Waits for an upper layer that only a mount of another mount namespace has: the kernel's overlayfs and
-/// fuse-overlayfs would mount it, and write to it twice.
+/// Makes the mount. Takes over an upper layer that only a mount of another mount namespace has: that mount becomes
+/// read-only. The kernel's overlayfs and fuse-overlayfs write to such a layer twice.
 ///
 /// # Errors
 ///
-/// As of [`Mount::new`]; an upper layer or workdir in use is told with the mount that has it.
+/// As of [`Mount::new`]; for an upper layer or workdir in use, the error names the mount that uses it.
 fn made(config: &Config) -> Result<Mount, Failure> {
     let begun = Instant::now();
+    let is_own =
+        |path: &Path| config.upper.as_ref().is_some_and(|upper| path == upper.dir || path == upper.work);
     loop {
         let (role, path) = match Mount::new(config.clone()) {
-            Err(Error::InUse { role, path }) => (role, path),
+            // Those of a graft are found when others are attached already, and are not waited for.
+            Err(Error::InUse { role, path }) if is_own(&path) => (role, path),
             result => return result.map_err(Failure::from),
         };
-        let user = elsewhere::user_of(&path);
-        if matches!(user, User::Elsewhere(..)) && begun.elapsed() < LEAVING_ELSEWHERE {
+        let mut user = elsewhere::user_of(&path);
+        // It may be on its way out; otherwise one of the two must stop writing.
+        if !matches!(user, User::Here(..)) && begun.elapsed() < LEAVING_ELSEWHERE {
             continue;
+        }
+        if let User::Elsewhere(holder, daemon) = &user {
+            match elsewhere::take_over(holder, daemon) {
+                Ok(()) => continue,
+                Err(why) => {
+                    tracing::warn!("{path:?} cannot be taken over from process {}: {why}", daemon.details.pid)
+                }
+            }
+            user = elsewhere::user_of(&path);
         }
         let sentence = match user {
             User::Here(at, pid) => format!(
                 "{role} {path:?} is in use by the mount at {at:?} (process {pid}): unmount that one first, or give another {role}"
             ),
-            User::Elsewhere(holder, pid) => format!(
-                "{role} {path:?} is in use by a mount that is gone here (process {pid}), but {holder}: end that process, or \
-                 give another {role}"
+            User::Elsewhere(holder, daemon) => format!(
+                "{role} {path:?} is in use in another mount namespace (daemon {}): {holder}; end that process, or give \
+                 another {role}",
+                daemon.details.pid
             ),
             User::Unknown => Error::InUse { role, path }.to_string(),
         };
@@ -257,7 +276,7 @@ fn made(config: &Config) -> Result<Mount, Failure> {
 enum Hangup {
     /// The terminal that the daemon was started on has gone: unmount.
     Unmounts,
-    /// A program that rotates logs asks for a new file, where there is one.
+    /// A log rotation program requests that the log file is reopened, where there is one.
     Reopens(Option<Arc<log::LogFile>>),
 }
 
@@ -272,11 +291,11 @@ impl Hangup {
     }
 }
 
-/// Tells a supervisor, such as systemd with `Type=notify`, how far the daemon is. Without `$NOTIFY_SOCKET` there is none.
+/// Notifies a supervisor, such as systemd with `Type=notify`, of the state of the daemon. Does nothing without `$NOTIFY_SOCKET`.
 /// Source: sd_notify(3).
-fn tell_supervisor(state: NotifyState<'_>) {
+fn notify_supervisor(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!("$NOTIFY_SOCKET cannot be told of the mount: {error}");
+        tracing::warn!("$NOTIFY_SOCKET cannot be notified: {error}");
     }
 }
 
@@ -285,7 +304,14 @@ fn control(record: &Arc<Kept>, mount: &Mount) -> Option<Server> {
     let kept = record.clone();
     let path = record.socket();
     mount.overlay().set_socket(&path);
-    let started = Server::start(path, mount.overlay(), move |grafts| kept.attached(grafts));
+    let overlay = Arc::downgrade(mount.overlay());
+    let changed = move |grafts: &[crate::graft::Spec]| {
+        kept.attached(grafts);
+        if overlay.upgrade().is_some_and(|overlay| overlay.has_given_up()) {
+            kept.given_up();
+        }
+    };
+    let started = Server::start(path, mount.overlay(), changed);
     started.inspect_err(|error| tracing::warn!("no control socket: {error}")).ok()
 }
 
@@ -297,13 +323,7 @@ fn device_at(mountpoint: &Path) -> Option<String> {
 
 /// Starts the thread that handles signals: SIGTERM and SIGINT unmount, and detach the second time; SIGHUP does what `hangup`
 /// says.
-fn obey(
-    mut signals: Signals,
-    hangup: Hangup,
-    mut unmounter: Unmounter,
-    at: PathBuf,
-    device: Option<String>,
-) -> Outcome {
+fn obey(mut signals: Signals, hangup: Hangup, at: PathBuf, device: Option<String>) -> Outcome {
     let thread = move || {
         let mut told = false;
         for signal in signals.forever() {
@@ -312,18 +332,15 @@ fn obey(
                 continue;
             }
             tracing::info!("signal {signal}: unmounting");
-            if !told {
-                told = true;
-                if let Err(error) = unmounter.unmount() {
-                    tracing::warn!("unmounting {at:?}: {error}; a second signal detaches it");
-                }
-            } else if device.is_some() && device_at(&at) == device {
-                // Only our own mount: another may have come to this place by now.
-                if let Err(errno) = umount2(&at, MntFlags::MNT_DETACH) {
-                    tracing::warn!("detaching {at:?}: {}", errno.desc());
-                }
-            } else {
+            // Another mount may be at this path by now.
+            if device.is_none() || device_at(&at) != device {
                 tracing::warn!("{at:?} is detached; the daemon ends when the last program has let go of it");
+                continue;
+            }
+            let lazy = std::mem::replace(&mut told, true);
+            if let Err(Failure::Failed(why) | Failure::Usage(why)) = detach(&at, lazy) {
+                let remedy = if lazy { "" } else { "; a second signal detaches it" };
+                tracing::warn!("{why}{remedy}");
             }
         }
     };

@@ -7,8 +7,13 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::mounts;
 use super::record::Seen;
+use crate::config::MountFlags;
+use crate::control::{Answer, Request, client};
+use crate::sys::{mount, process};
 
 /// A process that has a mount in its own mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,11 +24,13 @@ pub struct Holder {
     pub name: String,
     /// Where the mount is, as that process sees it.
     pub mountpoint: PathBuf,
+    /// The flags of the mount.
+    pub flags: MountFlags,
 }
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Holder { pid, name, mountpoint } = self;
+        let Holder { pid, name, mountpoint, .. } = self;
         write!(f, "process {pid} ({name}) has it in a mount namespace of its own, at {mountpoint:?}")
     }
 }
@@ -41,12 +48,19 @@ pub fn holder(device: &str, daemon: u32) -> Option<Holder> {
         };
         let Some(own) = namespace(text).filter(|own| !without.contains(own)) else { continue };
         let table = fs::read(entry.path().join("mountinfo")).unwrap_or_default();
-        let Some(mount) = mounts::parse(&table).into_iter().find(|mount| mount.device == device) else {
+        let Some(mount) =
+            mounts::parse(&table).into_iter().find(|mount| mount.is_ours() && mount.device == device)
+        else {
             without.insert(own);
             continue;
         };
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        let found = Holder { pid, name: name.trim_end().to_owned(), mountpoint: mount.mountpoint };
+        let found = Holder {
+            pid,
+            name: name.trim_end().to_owned(),
+            flags: mount.flags(),
+            mountpoint: mount.mountpoint,
+        };
         if pid != daemon {
             return Some(found);
         }
@@ -56,35 +70,61 @@ pub fn holder(device: &str, daemon: u32) -> Option<Holder> {
 }
 
 /// Which mount has the directory at `path` as its upper layer or workdir.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum User {
     /// One of this mount namespace, at this mount point.
     Here(PathBuf, u32),
-    /// One of another mount namespace alone.
-    Elsewhere(Holder, u32),
-    /// None that can be told: it has just gone, or its record cannot be read.
+    /// One of another mount namespace alone, with the record of its daemon.
+    Elsewhere(Holder, Box<Seen>),
+    /// The mount has just ended, or its record cannot be read.
     Unknown,
 }
 
-/// Who writes to the upper layer or workdir at `path`, by the records of daemons.
+/// Returns the mount whose upper layer or workdir is `path`, by the records of daemons.
 pub fn user_of(path: &Path) -> User {
+    let real = fs::canonicalize(path).ok();
     let same = |other: &Option<PathBuf>| {
-        other
-            .as_deref()
-            .is_some_and(|other| other == path || fs::canonicalize(other).ok() == fs::canonicalize(path).ok())
+        let other = other.as_deref();
+        let is_real = || other.and_then(|other| fs::canonicalize(other).ok()) == real;
+        other == Some(path) || (real.is_some() && is_real())
     };
     let mounts = mounts::all().unwrap_or_default();
+    let mut elsewhere = User::Unknown;
     for (device, seen) in Seen::all() {
         let details = &seen.details;
-        if !(same(&details.upper) || same(&details.work)) || !seen.is_alive() {
+        if details.given_up || !(same(&details.upper) || same(&details.work)) || !seen.is_alive() {
             continue;
         }
-        if let Some(here) = mounts.iter().rfind(|mount| mount.device == device) {
+        if let Some(here) = mounts.iter().rfind(|mount| mount.is_ours() && mount.device == device) {
             return User::Here(here.mountpoint.clone(), details.pid);
         }
         if let Some(holder) = holder(&device, details.pid) {
-            return User::Elsewhere(holder, details.pid);
+            elsewhere = User::Elsewhere(holder, Box::new(seen));
         }
     }
-    User::Unknown
+    elsewhere
+}
+
+/// Makes the mount that `holder` has read-only and lets its daemon leave the upper layer, for another mount to have. Whoever
+/// uses the old mount goes on reading.
+///
+/// # Errors
+///
+/// Why not, as a clause: the mount cannot be reached, a file is open for writing in it, or its daemon does not answer.
+pub fn take_over(holder: &Holder, daemon: &Seen) -> Result<(), String> {
+    let flags = MountFlags { read_only: true, ..holder.flags.clone() };
+    let namespace = PathBuf::from(format!("/proc/{}/ns/mnt", holder.pid));
+    let remounted =
+        process::in_mount_namespace(&namespace, || mount::remount(&holder.mountpoint, flags.bits()));
+    remounted.map_err(|errno| match errno {
+        Errno::EBUSY => "files are open for writing in it".to_owned(),
+        errno => format!("it cannot be made read-only ({})", errno.desc()),
+    })?;
+    let socket = daemon.details.socket.as_deref().ok_or("its daemon takes no requests")?;
+    match client::ask(socket, &Request::GiveUp {}, |_| true) {
+        Ok(Some(Answer::Done {})) => Ok(()),
+        Ok(Some(Answer::Error { sentence })) => Err(sentence),
+        Ok(_) => Err("its daemon did not say whether it left".to_owned()),
+        Err(error) => Err(format!("its daemon does not answer ({error})")),
+    }
 }

@@ -56,7 +56,7 @@ pub fn inherited(mountpoint: &Path) -> std::result::Result<Vec<Spec>, Failure> {
         .map_err(|error| failed(&format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
     let entry = umount::find(&mounts, mountpoint)
         .map_err(|_| failed("no stratafs is mounted there: `stratafs ls` lists the mounts"))?;
-    let seen = Seen::of(&entry.device).ok_or_else(|| {
+    let seen = Seen::of(entry).ok_or_else(|| {
         failed("its daemon has left no record that you may read: ask as the user who mounted it")
     })?;
     if !seen.is_alive() {

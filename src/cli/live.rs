@@ -132,7 +132,7 @@ pub fn socket_of(mount: &Path) -> Result<PathBuf, Failure> {
     let mounts = mounts::all()
         .map_err(|error| Failure::Failed(format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
     let entry = umount::find(&mounts, mount)?;
-    let seen = Seen::of(&entry.device).ok_or_else(|| {
+    let seen = Seen::of(entry).ok_or_else(|| {
         Failure::Failed(format!(
             "{mount:?}: its daemon has left no record that you may read: ask as the user who mounted it"
         ))

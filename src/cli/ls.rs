@@ -31,7 +31,7 @@ enum Daemon {
 
 impl Row {
     fn new(entry: Entry) -> Row {
-        let daemon = match Seen::of(&entry.device) {
+        let daemon = match Seen::of(&entry) {
             None => Daemon::Unknown,
             Some(seen) if seen.is_alive() => Daemon::Alive(seen.details),
             Some(seen) => Daemon::Dead(seen.details),
@@ -151,7 +151,10 @@ fn block(row: &Row, mounts: &[Entry]) -> String {
         details.work.iter().for_each(|path| put("work", &shown(path)));
         details.lowers.iter().for_each(|path| put("lower", &shown(path)));
         details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
-        let left_out = details.lowers.iter().flat_map(|lower| mounts::left_out(mounts, lower));
+        let left_out = details.lowers.iter().flat_map(|lower| {
+            let real = lower.canonicalize().unwrap_or_else(|_| lower.clone());
+            mounts::left_out(mounts, &real)
+        });
         let left_out = left_out.filter(|place| details.fenced && *place != row.entry.mountpoint);
         left_out.for_each(|place| put("without", &format!("{}, mounted in a lower layer", shown(place))));
         details.maps.iter().for_each(|map| put("map", map));

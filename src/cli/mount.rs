@@ -55,7 +55,9 @@ pub fn mount(args: MountArgs) -> Outcome {
         None => None,
     };
     let mut how = args.daemon;
-    how.foreground |= draft.debug;
+    if draft.debug {
+        how.debug();
+    }
     let mut config = draft.into_config(args.mountpoint).map_err(Failure::usage)?;
     config.grafts = grafts::grafts(&args.grafts)?;
     config.state = args.grafts.state.map(absolute).transpose().map_err(Failure::usage)?;
@@ -84,7 +86,11 @@ pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
         unknown.extend(options::parse_tolerant(&mut draft, list).map_err(Failure::usage)?);
     }
     if let (true, Some(mountpoint)) = (draft.remount, args.places.last()) {
-        return remount::remount(mountpoint, &args.options);
+        let mountpoint = absolute(mountpoint.clone()).map_err(Failure::usage)?;
+        if let Some(namespace) = &args.namespace {
+            enter(namespace)?;
+        }
+        return remount::remount(&mountpoint, &args.options);
     }
     unknown.iter().for_each(|unknown| say(&format!("warning: {unknown}; ignored")));
     let debug = args.debug || draft.debug;
@@ -113,8 +119,7 @@ pub fn helper(args: HelperArgs, dry: bool) -> Outcome {
     }
     let mut how = args.daemon;
     if debug {
-        how.foreground = true;
-        how.log_level.get_or_insert("debug".to_owned());
+        how.debug();
     }
     start(config, None, how, Notes::Silent)
 }

@@ -76,7 +76,7 @@ pub fn left_out<'a>(mounts: &'a [Entry], layer: &Path) -> Vec<&'a Path> {
     let below = |entry: &&Entry| entry.mountpoint != layer && entry.mountpoint.starts_with(layer);
     let mut all: Vec<&Path> = mounts.iter().filter(below).map(|entry| entry.mountpoint.as_path()).collect();
     all.sort_unstable();
-    // What is mounted inside another mount goes with that one.
+    // A mount inside another mount is left out with it.
     let mut outermost: Vec<&Path> = Vec::new();
     for place in all {
         if !outermost.last().is_some_and(|last| place.starts_with(last)) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::elsewhere;
-use super::mounts::{self, escape, unescape};
+use super::mounts::{self, Entry, escape, unescape};
 use crate::config::Config;
 use crate::graft::{self, Spec};
 
@@ -31,6 +31,8 @@ pub struct Details {
     pub upper: Option<PathBuf>,
     /// The room beside it.
     pub work: Option<PathBuf>,
+    /// Its upper layer is another mount's; this mount is read-only.
+    pub given_up: bool,
     /// It was mounted with `ro` although it has an upper layer.
     pub began_read_only: bool,
     /// The lower layers are reached through private clones of their mounts, which have no mounts inside.
@@ -51,6 +53,7 @@ impl Details {
     pub fn new(config: &Config, fenced: bool, notes: Vec<String>) -> Details {
         Details {
             pid: std::process::id(),
+            given_up: false,
             began_read_only: config.mount.read_only,
             fenced,
             lowers: config.lowers.clone(),
@@ -77,7 +80,8 @@ impl Details {
         self.data_lowers.iter().for_each(|path| put("data", path));
         self.upper.iter().for_each(|path| put("upper", path));
         self.work.iter().for_each(|path| put("work", path));
-        for (key, holds) in [("fenced", self.fenced), ("readonly", self.began_read_only)] {
+        let facts = [("fenced", self.fenced), ("readonly", self.began_read_only), ("gaveup", self.given_up)];
+        for (key, holds) in facts {
             if holds {
                 put(key, Path::new("yes"));
             }
@@ -102,6 +106,7 @@ impl Details {
                 b"data" => out.data_lowers.push(path),
                 b"upper" => out.upper = Some(path),
                 b"work" => out.work = Some(path),
+                b"gaveup" => out.given_up = true,
                 b"readonly" => out.began_read_only = true,
                 b"fenced" => out.fenced = true,
                 b"map" => out.maps.push(words),
@@ -142,11 +147,9 @@ fn grafts_in(text: &str) -> Vec<Spec> {
 }
 
 impl Kept {
-    /// Writes the record of the mount of `device` at `mountpoint`; `None` if there is no place for it. A place below the
-    /// mount is none: the daemon would ask itself.
-    pub fn new(device: &str, mountpoint: &Path, details: &Details) -> Option<Kept> {
-        let places = places().into_iter().filter(|dir| !leads_into(dir, mountpoint));
-        places.into_iter().find_map(|dir| Kept::in_dir(&dir, device, details))
+    /// Writes the record of the mount of `device` into the first of `places` that takes it; `None` if none does.
+    pub fn new(device: &str, places: &[PathBuf], details: &Details) -> Option<Kept> {
+        places.iter().find_map(|dir| Kept::in_dir(dir, device, details))
     }
 
     fn in_dir(dir: &Path, device: &str, details: &Details) -> Option<Kept> {
@@ -189,6 +192,15 @@ impl Kept {
         }
     }
 
+    /// Says that the upper layer is another mount's. The record is locked, so that it grows instead of being replaced.
+    pub fn given_up(&self) {
+        let Some(lock) = &self.lock else { return };
+        let mut file: &File = lock;
+        if let Err(error) = file.write_all(b"gaveup yes\n") {
+            tracing::warn!("the record still names the upper layer: {error}");
+        }
+    }
+
     fn write_grafts<'a>(&self, grafts: impl Iterator<Item = &'a Spec>) -> std::io::Result<()> {
         let (path, fresh) = (beside(&self.path, GRAFTS), beside(&self.path, ".grafts."));
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
@@ -223,9 +235,11 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The record of the mount on `device`, if there is one this process may read.
-    pub fn of(device: &str) -> Option<Seen> {
-        places().into_iter().filter(|dir| is_own(dir)).find_map(|dir| Seen::in_dir(&dir, device))
+    /// The record of the mount `entry`, if there is one that this process may read. One that shows inside the mount itself is an
+    /// older one, and reading it would keep the mount in use.
+    pub fn of(entry: &Entry) -> Option<Seen> {
+        let places = places_outside(&entry.mountpoint).into_iter().filter(|dir| is_own(dir));
+        places.into_iter().find_map(|dir| Seen::in_dir(&dir, &entry.device))
     }
 
     /// All records that this process may read, with the device of each.
@@ -305,9 +319,15 @@ fn forget_dead(dir: &Path, names: &[String], may_be_dead: impl Fn(u32) -> bool) 
     }
 }
 
-/// Whether the path of `dir` leads through `mountpoint`. By names alone: the mount does not answer yet.
-fn leads_into(dir: &Path, mountpoint: &Path) -> bool {
-    dir.starts_with(mountpoint)
+/// The places for a record that do not lie below `mountpoint`, which has no symlinks, best first. To be called before the mount
+/// is made: a daemon that writes its record through its own mount would wait for its own reply.
+pub fn places_outside(mountpoint: &Path) -> Vec<PathBuf> {
+    let real = |dir: &Path| dir.ancestors().find_map(|above| fs::canonicalize(above).ok());
+    let is_outside = |dir: &PathBuf| {
+        // By the name first: a mount that is up may not answer.
+        !dir.starts_with(mountpoint) && real(dir).is_some_and(|real| !real.starts_with(mountpoint))
+    };
+    places().into_iter().filter(is_outside).collect()
 }
 
 fn remove_beside(record: &Path) {
@@ -390,6 +410,7 @@ mod tests {
             data_lowers: vec!["/data".into()],
             upper: Some("/u\\x".into()),
             work: Some("/w".into()),
+            given_up: true,
             began_read_only: true,
             fenced: true,
             maps: vec!["uid disk 0-65535 shown as 200000-265535".to_owned()],

@@ -1,6 +1,6 @@
 //! `-o remount,...`: changes the flags of a mount that is up, as mount(8) does with any filesystem.
 //!
-//! The kernel keeps the flags, so the daemon is not asked: with `ro` no change reaches it any more.
+//! The kernel keeps the flags; the daemon takes no part. With `ro` no change reaches it.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -29,7 +29,9 @@ pub fn remount(at: &Path, lists: &[OsString]) -> Outcome {
     }
     let refused = |why: &str| Err(Failure::Failed(format!("{at:?} cannot be remounted `rw`: {why}")));
     if entry.is_read_only() && !draft.mount.read_only {
-        let details = Seen::of(&entry.device).map(|seen| seen.details).unwrap_or_default();
+        let Some(Seen { details, .. }) = Seen::of(entry) else {
+            return refused("the record of its daemon cannot be read: run this as the user who mounted it");
+        };
         if details.began_read_only {
             return refused(
                 "it was mounted with `ro`, and its upper layer was left alone: unmount it and mount it again",
@@ -40,9 +42,9 @@ pub fn remount(at: &Path, lists: &[OsString]) -> Outcome {
             return refused("it has no upper layer: mount it with `-u` and `-w`, or `--ephemeral`");
         }
     }
-    mount::remount(&entry.mountpoint, &draft.mount).map_err(|errno| {
+    mount::remount(&entry.mountpoint, draft.mount.bits()).map_err(|errno| {
         let remedy = match errno {
-            Errno::EBUSY => "files are open for writing: close them first (`fuser -vm` names who has them)",
+            Errno::EBUSY => "files are open for writing: close them first (`fuser -vm` lists the processes)",
             Errno::EPERM => "only root may: run it as root",
             _ => "the kernel log may say more (`dmesg`)",
         };

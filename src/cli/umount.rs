@@ -40,7 +40,7 @@ fn one(path: &Path, lazy: bool) -> Outcome {
         mounts::all().map_err(|error| failed(format!("/proc/self/mountinfo: {error}: mount /proc first")))?;
     let entry = find(&mounts, path)?;
     // Opened before, since the daemon removes it in the end.
-    let record = Seen::of(&entry.device);
+    let record = Seen::of(entry);
     detach(&entry.mountpoint, lazy)?;
     match record {
         Some(record) if !lazy => wait(record, entry),
@@ -73,8 +73,8 @@ fn names(path: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(as_it_is).chain(real_parent).chain(real).flatten()
 }
 
-/// Unmounts by the system call where it is allowed, else by the helper.
-fn detach(path: &Path, lazy: bool) -> Outcome {
+/// Unmounts what is at `path` by the system call where it is allowed, else by the helper.
+pub fn detach(path: &Path, lazy: bool) -> Outcome {
     let flags = MntFlags::UMOUNT_NOFOLLOW | if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
     match umount2(path, flags) {
         Ok(()) => Ok(()),
@@ -87,7 +87,7 @@ fn detach(path: &Path, lazy: bool) -> Outcome {
 fn by_helper(path: &Path, lazy: bool) -> Outcome {
     let helper = fusermount().ok_or_else(|| {
         failed(
-            "fusermount3 is not in $PATH, and only root unmounts without it: install the package fuse3"
+            "fusermount3 was not found, and only root unmounts without it: install the package fuse3"
                 .to_owned(),
         )
     })?;
@@ -109,7 +109,8 @@ fn busy(path: &Path) -> Failure {
     ))
 }
 
-/// Waits until the daemon has ended. A copy of the mount in another mount namespace keeps it: that is said soon.
+/// Waits until the daemon has ended. A copy of the mount in another mount namespace keeps it; the error names it within a
+/// second.
 fn wait(record: Seen, entry: &Entry) -> Outcome {
     let path = &entry.mountpoint;
     let begun = Instant::now();
@@ -121,7 +122,8 @@ fn wait(record: Seen, entry: &Entry) -> Outcome {
             next_look = begun.elapsed() + LOOK_AFTER;
             if let Some(holder) = elsewhere::holder(&entry.device, pid) {
                 return Err(failed(format!(
-                    "{path:?} is unmounted here, but {holder}: its daemon, process {pid}, ends when that process does"
+                    "{path:?} is unmounted here, but {holder}: its daemon, process {pid}, ends when that \
+                     namespace unmounts it or its last process ends"
                 )));
             }
         }

@@ -18,18 +18,29 @@ use nix::unistd::{AccessFlags, faccessat, geteuid};
 use super::Config;
 use crate::error::{Error, Result};
 
-/// Checks the layers, the mountpoint and the way to mount. Returns notes, a sentence each: directories that lie inside one
-/// another and so show otherwise than their path says.
-/// Errors: `Setup`, one sentence with the directory or device and the remedy.
-pub fn check(config: &Config) -> Result<Vec<String>> {
+/// What directories that lie inside one another come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Overlaps {
+    /// Sentences about what shows otherwise than its path says.
+    pub notes: Vec<String>,
+    /// The mount point is inside the upper layer.
+    pub mountpoint_in_upper: bool,
+}
+
+/// Checks the layers, the mountpoint and the way to mount.
+///
+/// # Errors
+///
+/// `Setup`, one sentence with the directory or device and the remedy.
+pub fn check(config: &Config) -> Result<Overlaps> {
     let mut ways = Ways::default();
     let layers = layers(config, &mut ways)?;
     twice(&layers)?;
     room(config, &layers)?;
-    let mut notes = nested(&layers)?;
-    notes.extend(mountpoint(config, &layers, &mut ways)?);
+    let mut overlaps = Overlaps { notes: nested(&layers)?, ..Overlaps::default() };
+    mountpoint(config, &layers, &mut ways, &mut overlaps)?;
     device()?;
-    Ok(notes)
+    Ok(overlaps)
 }
 
 /// What a directory is to the mount.
@@ -273,7 +284,7 @@ fn nested(layers: &[Dir<'_>]) -> Result<Vec<String>> {
 
 /// The mountpoint: there, empty or meant. It may be inside a layer, or hold layers: these are open before the mount hides
 /// them.
-fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<Vec<String>> {
+fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways, overlaps: &mut Overlaps) -> Result<()> {
     let path = &config.mountpoint;
     let shown = format!("mountpoint {path:?}");
     let (facts, plain) = match directory(&shown, path) {
@@ -284,7 +295,6 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<Ve
     };
     let identity = (facts.dev(), facts.ino());
     let above = ways.above(&shown, path, plain)?;
-    let mut notes = Vec::new();
     for layer in layers {
         let is_inside = above.contains(&layer.identity);
         if layer.role == Role::Work && (layer.identity == identity || is_inside) {
@@ -295,13 +305,13 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<Ve
         }
         // Mounting over a layer is common (`lowerdir=/usr,... /usr`).
         if layer.identity == identity {
-            return Ok(Vec::new());
+            return Ok(());
         }
         if is_inside {
-            notes.push(format!(
-                "{shown} is inside {}: there it shows as it is without the mount",
-                layer.shown()
-            ));
+            overlaps
+                .notes
+                .push(format!("{shown} is inside {}: there the mount does not show", layer.shown()));
+            overlaps.mountpoint_in_upper |= layer.role == Role::Upper;
         }
     }
     // Source: fusermount(1): a user mounts only where that user may write.
@@ -321,7 +331,7 @@ fn mountpoint(config: &Config, layers: &[Dir<'_>], ways: &mut Ways) -> Result<Ve
             "{shown} is not empty, and the mount would hide what is in it: name an empty directory or give `-o nonempty`"
         ));
     }
-    Ok(notes)
+    Ok(())
 }
 
 fn not_found(error: std::io::Error) -> bool {
@@ -367,7 +377,7 @@ fn device() -> Result<()> {
     }
     if !geteuid().is_root() && fusermount().is_none() {
         return setup(
-            "fusermount3 is not in $PATH, and only root mounts without it: install the package fuse3, or run as root"
+            "fusermount3 was not found, and only root mounts without it: install the package fuse3, or run as root"
                 .to_owned(),
         );
     }

@@ -46,9 +46,9 @@ impl Tree {
         let dirs = layers(&config, &mut ways)?;
         twice(&dirs)?;
         room(&config, &dirs)?;
-        let mut notes = nested(&dirs)?;
-        notes.extend(mountpoint(&config, &dirs, &mut ways)?);
-        Ok(notes)
+        let mut overlaps = Overlaps { notes: nested(&dirs)?, ..Overlaps::default() };
+        mountpoint(&config, &dirs, &mut ways, &mut overlaps)?;
+        Ok(overlaps.notes)
     }
 
     /// The sentence the directories of `change`d configuration are refused with, and "" if they are not.

@@ -196,6 +196,9 @@ fn read(dir: &Path) -> Result<Vec<Helper>> {
                 .to_owned(),
         ));
     }
+    if facts(&file)?.len() > FILE_LIMIT {
+        return Err(refused(format!("it is longer than {FILE_LIMIT} bytes: shorten it")));
+    }
     let mut text = String::new();
     match (&mut file).take(FILE_LIMIT).read_to_string(&mut text) {
         Ok(_) => {}

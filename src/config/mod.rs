@@ -13,6 +13,7 @@ pub mod split;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::mount::MsFlags;
 use serde::{Deserialize, Serialize};
 
 use self::helpers::Helpers;
@@ -59,6 +60,8 @@ pub struct Config {
     pub nonempty: bool,
     /// Flags of the mount itself.
     pub mount: MountFlags,
+    /// The mount point is inside the upper layer, which must then not lead into the mount.
+    pub mountpoint_in_upper: bool,
     /// What is attached inside the merged tree. No two have the same target.
     pub grafts: Vec<Spec>,
     /// Where volumes are; nothing: the usual place of whoever mounts.
@@ -161,8 +164,10 @@ pub enum XattrPermissions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
     /// First id on disk.
+    #[serde(alias = "outside")]
     pub disk: u32,
     /// First id that callers see.
+    #[serde(alias = "inside")]
     pub shown: u32,
     /// Number of ids; `ids::parse` refuses zero.
     pub size: u32,
@@ -235,6 +240,24 @@ pub struct MountFlags {
     pub context: Vec<String>,
 }
 
+impl MountFlags {
+    /// As mount(2) takes them. Without any word about access times a remount keeps them as they are, so `relatime` is said.
+    pub fn bits(&self) -> MsFlags {
+        let all = [
+            (self.read_only, MsFlags::MS_RDONLY),
+            (self.nosuid, MsFlags::MS_NOSUID),
+            (self.nodev, MsFlags::MS_NODEV),
+            (self.noexec, MsFlags::MS_NOEXEC),
+            (self.noatime, MsFlags::MS_NOATIME),
+            (!self.noatime, MsFlags::MS_RELATIME),
+            (self.sync, MsFlags::MS_SYNCHRONOUS),
+            (self.dirsync, MsFlags::MS_DIRSYNC),
+            (self.nosymfollow, MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW)),
+        ];
+        all.into_iter().filter(|(set, _)| *set).fold(MsFlags::empty(), |all, (_, flag)| all | flag)
+    }
+}
+
 impl Default for Marks {
     fn default() -> Self {
         Marks {
@@ -270,6 +293,7 @@ impl Config {
             threads: None,
             nonempty: false,
             mount: MountFlags::default(),
+            mountpoint_in_upper: false,
             grafts: Vec::new(),
             state: None,
             remove_anonymous: false,

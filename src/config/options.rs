@@ -166,7 +166,7 @@ pub fn parse(draft: &mut Draft, list: &OsStr) -> Result<()> {
 
 /// As [`parse`], but an unknown option is skipped. Returns one sentence for each.
 ///
-/// Engines add words for the kernel's overlayfs, and administrators theirs, without knowing which program mounts.
+/// Engines and administrators add options without knowing which program mounts.
 /// Source: the effect of fuse-overlayfs 1.10 and 2.0: one line on standard error, then the mount.
 ///
 /// # Errors

@@ -65,6 +65,9 @@ fn each_option_sets_what_it_says() {
         ("threads=4", draft(|d| d.threads = Some(4))),
         ("fsname=my\\,fs", draft(|d| d.fsname = Some("my,fs".into()))),
         ("nonempty", draft(|d| d.nonempty = true)),
+        ("debug,remount", draft(|d| (d.debug, d.remount) = (true, true))),
+        ("sync=0", draft(|d| d.fsync = Some(FsyncMode::Off))),
+        ("nosymfollow", flags(|m| m.nosymfollow = true)),
         ("ro", flags(|m| m.read_only = true)),
         ("ro,rw", flags(|_| ())),
         ("nosuid,nodev,noexec", flags(|m| (m.nosuid, m.nodev, m.noexec) = (true, true, true))),
@@ -90,7 +93,7 @@ fn what_callers_pass_for_no_effect_has_none() {
         "default_permissions,relatime,strictatime,lazytime,nodiratime,defaults,silent",
         "x-systemd.requires=/a,x-gvfs-show,X-mount.mkdir,_netdev,auto,noauto,user,users,nofail,comment=a",
         "fast_ino_check,fast_ino=1,plugins=/a,max_idle_threads=5,clone_fd,threaded=0,subtype=x,max_write=4096",
-        "uuid=on,uuid=null,nfs_export=off,verity=off,debug",
+        "uuid=on,uuid=null,nfs_export=off,verity=off,auto_unmount,ino32_t,private,rslave,rbind",
     ] {
         assert_eq!(said(list), Draft::default(), "{list}");
     }

@@ -42,6 +42,8 @@ pub enum Request {
     },
     /// Say what is attached.
     GraftLs {},
+    /// Leave the upper layer and the workdir to another mount. Whoever asks has made the filesystem of this mount read-only.
+    GiveUp {},
     /// Say what grafts hide.
     Shadow {
         /// Only what volumes and binds have otherwise than the layers.
@@ -135,6 +137,7 @@ mod tests {
             Request::GraftRm { target: "/b".into(), lazy: true },
             Request::GraftReplace { spec: spec.clone(), lazy: false },
             Request::GraftLs {},
+            Request::GiveUp {},
             Request::Shadow { stale: true },
         ] {
             let text = serde_json::to_string(&request).expect("text");

@@ -9,8 +9,8 @@ use crate::merge::listing::FileKind;
 use crate::overlay::{self, Overlay};
 use crate::sys::stat::Timestamp;
 
-/// Does what `request` says and gives the lines of the answer to `tell`; `changed` hears when something else is attached.
-/// Errors: those of `tell`, when nobody listens any more.
+/// Does what `request` says and gives the lines of the answer to `tell`; `changed` is called when the record of the mount has
+/// something new to say. Errors: those of `tell`, when nobody listens any more.
 pub fn carry_out(
     overlay: &Overlay,
     request: Request,
@@ -32,6 +32,7 @@ pub fn carry_out(
             told?;
             return tell(answer(done));
         }
+        Request::GiveUp {} => overlay.give_up(),
         Request::GraftLs {} => return tell(Answer::Grafts { grafts: overlay.attached() }),
     };
     // Known before the caller hears of it.

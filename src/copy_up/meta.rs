@@ -33,7 +33,7 @@ impl Made {
 /// What a copy depends on beside the object itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Where marks are, which do not come along.
+    /// Where marks are, which are not copied.
     pub namespace: Namespace,
     /// Where owner, mode and type are kept.
     pub permissions: XattrPermissions,
@@ -85,7 +85,7 @@ pub fn copy(rules: Rules, from: At<'_>, from_stat: &Stat, to: At<'_>, made: Made
 enum Owner {
     /// That of the original.
     Same,
-    /// The daemon's user or group, or both. Set-id bits must not come along.
+    /// The daemon's user or group, or both. Set-id bits must not be copied.
     OfTheDaemon,
 }
 

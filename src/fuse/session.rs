@@ -29,12 +29,7 @@ const READ_AHEAD_KB: u32 = 256;
 pub struct Mount {
     session: fuser::Session<Adapter>,
     overlay: Arc<Overlay>,
-    unmounter: parking_lot::Mutex<Option<fuser::SessionUnmounter>>,
 }
-
-/// Unmounts from another thread.
-#[derive(Debug)]
-pub struct Unmounter(Option<fuser::SessionUnmounter>);
 
 impl Mount {
     /// Opens the layers, mounts, answers INIT. Errors: `Setup`, one sentence that names the thing and the remedy.
@@ -51,7 +46,7 @@ impl Mount {
         };
         let adapter = Adapter::new(overlay.clone(), wishes);
         let options = options(&config, overlay.is_writable());
-        let mut session = fuser::Session::new(adapter, &config.mountpoint, &options)
+        let session = fuser::Session::new(adapter, &config.mountpoint, &options)
             .map_err(|error| refused(&config.mountpoint, &error))?;
         read_far_ahead(&config.mountpoint);
         if config.mount.nosymfollow {
@@ -85,8 +80,7 @@ impl Mount {
             }
         });
         overlay.set_up();
-        let unmounter = session.unmount_callable();
-        Ok(Mount { session, overlay, unmounter: parking_lot::Mutex::new(Some(unmounter)) })
+        Ok(Mount { session, overlay })
     }
 
     /// The merged tree.
@@ -99,20 +93,21 @@ impl Mount {
         self.overlay.attached()
     }
 
-    /// A thing that unmounts from another thread.
-    pub fn unmounter(&self) -> Unmounter {
-        Unmounter(self.unmounter.lock().take())
-    }
-
-    /// Serves requests until unmounted.
+    /// Serves requests until unmounted. Never unmounts itself.
+    ///
+    /// Crate fuser unmounts by the path when its handle of the mount is dropped, although the mount is gone by then: another mount
+    /// that was made at the path meanwhile would go. So the handle is taken out of the session, and is never dropped.
     pub fn run(self) -> Result<()> {
-        let Mount { session, overlay, .. } = self;
-        let served = session.run().map_err(|error| Error::Sys {
+        let Mount { session, overlay } = self;
+        let failed = |error: std::io::Error| Error::Sys {
             call: "fuse",
             errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-        });
+        };
+        let handle = Box::leak(Box::new(session.spawn().map_err(failed)?));
+        let serving = std::mem::replace(&mut handle.guard, std::thread::spawn(|| Ok(())));
+        let served = serving.join().map_err(|_| Error::Bug("a thread that serves requests panicked"))?;
         overlay.end();
-        served
+        served.map_err(failed)
     }
 
     /// Chosen fallbacks, one a line.
@@ -122,17 +117,6 @@ impl Mount {
             notes.push("no passthrough: bytes go through the daemon".to_owned());
         }
         notes
-    }
-}
-
-impl Unmounter {
-    /// Unmounts; the daemon then ends.
-    pub fn unmount(&mut self) -> Result<()> {
-        let Some(unmounter) = &mut self.0 else { return Ok(()) };
-        unmounter.unmount().map_err(|error| Error::Sys {
-            call: "umount2",
-            errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EBUSY)),
-        })
     }
 }
 

@@ -196,7 +196,7 @@ fn words_that_are_none_or_too_many() {
         ("squash=4294967295", &["whole number"]),
         ("uidmap=0:1", &["`uidmap=0:1`", "CALLER:DISK:SIZE"]),
         ("uidmap=0:1000:10,uidmap=5:9000:10", &["overlaps"]),
-        ("gidmap=0-0-0", &["maps nothing"]),
+        ("gidmap=0-0-0", &["a size of at least 1"]),
     ] {
         refused(&format!("/src:/dst:{mode}"), parts);
         refused(&format!("/src:/dst:{mode}"), &["invalid mode: "]);

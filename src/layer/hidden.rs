@@ -30,6 +30,8 @@ type Identity = (u64, u64);
 pub struct Hidden {
     /// The upper layer's root and the workdir.
     written: Vec<Identity>,
+    /// Their names.
+    names: Vec<Box<OsStr>>,
     /// Where the mount is, by its parent and its name.
     mountpoint: Option<(Identity, Box<OsStr>)>,
     /// Whether the layer of this index is reached through a private clone of its mount.
@@ -39,14 +41,18 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Hides the directories open at `written`.
+    /// Hides the directories open at `written`, which have the last names of `paths`.
     ///
     /// # Errors
     ///
     /// Those of statx(2).
-    pub fn new<'a>(written: impl Iterator<Item = BorrowedFd<'a>>) -> Result<Hidden> {
+    pub fn new<'a>(
+        written: impl Iterator<Item = BorrowedFd<'a>>,
+        paths: impl Iterator<Item = &'a Path>,
+    ) -> Result<Hidden> {
         let written = written.map(|fd| stat(At::fd(fd)).map(|stat| (stat.dev, stat.ino)));
-        Ok(Hidden { written: written.collect::<Result<_>>()?, ..Hidden::default() })
+        let names = paths.filter_map(Path::file_name).map(Box::from).collect();
+        Ok(Hidden { written: written.collect::<Result<_>>()?, names, ..Hidden::default() })
     }
 
     /// Hides the mount point as well, in the layers that are not `fenced` by a private clone of their mount; by index, the
@@ -85,7 +91,9 @@ impl Hidden {
         if self.bars(layer, dir, entry.name) {
             return true;
         }
-        self.written.iter().any(|(_, ino)| *ino == entry.ino)
+        // A union below may list another number than stat(2) shows; the name is then that of the path.
+        (self.written.iter().any(|(_, ino)| *ino == entry.ino)
+            || self.names.iter().any(|name| **name == *entry.name))
             && stat(At::new(dir, entry.name)).is_ok_and(|stat| self.is(&stat))
     }
 

@@ -106,7 +106,7 @@ impl Stack {
     pub fn open(config: &Config, shared: &Shared) -> Result<Stack> {
         let pool = shared.pool.clone();
         // Where the mount point is inside the upper layer, the upper layer must not lead into the mount.
-        let around = config.upper.as_ref().filter(|dirs| config.mountpoint.starts_with(&dirs.dir));
+        let around = config.upper.as_ref().filter(|_| config.mountpoint_in_upper);
         let (room, work) = around.and_then(private_room).unzip();
         let upper = match &config.upper {
             Some(dirs) => Some(Upper::open(dirs, work, &config.marks, use_of(config))?),
@@ -225,7 +225,8 @@ impl Stack {
 
     /// Errors: `ReadOnly` where no change is possible.
     pub fn check_writable(&self) -> Result<()> {
-        if self.is_writable() { Ok(()) } else { Err(Error::ReadOnly) }
+        let given_up = self.upper.as_ref().is_some_and(Upper::is_given_up);
+        if self.is_writable() && !given_up { Ok(()) } else { Err(Error::ReadOnly) }
     }
 
     /// Whether owner, mode and type are in attributes.
@@ -450,7 +451,8 @@ impl Stack {
 fn hidden(config: &Config, upper: &Option<Upper>, layers: [&[Layer]; 3]) -> Result<Hidden> {
     let root = layers[0].first().map(|layer| layer.root.fd()).transpose().call("open")?;
     let written = root.iter().map(|root| root.as_fd()).chain(upper.iter().map(|upper| upper.workdir.root()));
-    let mut hidden = Hidden::new(written).call("statx")?;
+    let paths = config.upper.iter().flat_map(|dirs| [dirs.dir.as_path(), dirs.work.as_path()]);
+    let mut hidden = Hidden::new(written, paths).call("statx")?;
     let mut fenced: Vec<bool> =
         layers.iter().flat_map(|layers| layers.iter()).map(|layer| layer.fenced).collect();
     if fenced.contains(&false) {

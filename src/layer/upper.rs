@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags};
+use parking_lot::Mutex;
 
 use super::real_dir::{Fact, RealDir};
 use super::workdir::{Use, Workdir, lock_dir};
@@ -44,7 +45,8 @@ pub struct Upper {
     /// Owner and group of what the daemon makes in the workdir.
     pub maker: (u32, u32),
     how: Use,
-    _lock: nix::fcntl::Flock<OwnedFd>,
+    /// Held until the mount ends or gives the layer up.
+    lock: Mutex<Option<nix::fcntl::Flock<OwnedFd>>>,
 }
 
 impl Upper {
@@ -64,7 +66,7 @@ impl Upper {
         if how == Use::ReadOnly {
             let namespace = Namespace::of_reader(marks.userxattr, cred::may_administer());
             let (abilities, maker) = (Abilities::default(), (0, 0));
-            return Ok(Upper { workdir, abilities, namespace, maker, how, _lock: lock });
+            return Ok(Upper { workdir, abilities, namespace, maker, how, lock: Mutex::new(Some(lock)) });
         }
         let (namespace, abilities, maker) = match try_out(&workdir, &upper.dir, marks) {
             Ok(tried) => tried,
@@ -74,7 +76,19 @@ impl Upper {
                 return Err(error);
             }
         };
-        Ok(Upper { workdir, abilities, namespace, maker, how, _lock: lock })
+        Ok(Upper { workdir, abilities, namespace, maker, how, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Leaves the layer and its workdir to another mount. What was read goes on being shown; nothing is written any more, which
+    /// the kernel sees to: the filesystem of the mount is read-only by now.
+    pub fn give_up(&self) {
+        self.workdir.give_up();
+        drop(self.lock.lock().take());
+    }
+
+    /// Whether another mount may have the layer.
+    pub fn is_given_up(&self) -> bool {
+        self.lock.lock().is_none()
     }
 
     /// Whether nothing is ever written here.

@@ -28,8 +28,8 @@ pub struct Workdir {
     next: AtomicU64,
     /// A whiteout in the workdir that others are hard links of.
     whiteout: Mutex<Option<OsString>>,
-    /// Held as long as the mount: nobody else may use this workdir.
-    _lock: nix::fcntl::Flock<OwnedFd>,
+    /// Held until the mount ends or gives its upper layer up: one mount uses a workdir.
+    lock: Mutex<Option<nix::fcntl::Flock<OwnedFd>>>,
 }
 
 /// What a mount does with its upper layer.
@@ -92,7 +92,7 @@ impl Workdir {
             index: None,
             next: AtomicU64::new(1),
             whiteout: Mutex::new(None),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -163,6 +163,15 @@ impl Workdir {
         Err(Error::Bug("a fresh whiteout cannot be linked"))
     }
 
+    /// Leaves the workdir to another mount: from now on no name in it is this mount's.
+    pub fn give_up(&self) {
+        drop(self.lock.lock().take());
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.lock.lock().is_none()
+    }
+
     /// Removes what `name` in the workdir is, with everything in it.
     pub fn discard(&self, name: &OsStr) -> nix::Result<()> {
         remove_tree(At::new(self.fd(), name))
@@ -171,7 +180,7 @@ impl Workdir {
 
 impl Drop for Workdir {
     fn drop(&mut self) {
-        if let Some(whiteout) = self.whiteout.get_mut().take() {
+        if let Some(whiteout) = self.whiteout.get_mut().take().filter(|_| !self.is_given_up()) {
             // Harmless if it stays: the next mount sweeps it.
             let _ = name::unlink(At::new(self.work.as_fd(), &whiteout));
         }
@@ -192,7 +201,7 @@ impl Temp<'_> {
 
 impl Drop for Temp<'_> {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && !self.workdir.is_given_up() {
             if let Err(errno) = self.workdir.discard(&self.name) {
                 if errno != Errno::ENOENT {
                     tracing::warn!("{:?} stays in the workdir until the next mount: {errno}", self.name);

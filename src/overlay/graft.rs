@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::graft::{Create, Source, Spec};
 use crate::inode::State;
 use crate::inode::{Ino, Inode, Node, Point, Points, Root};
-use crate::layer::Stack;
+use crate::layer::{Stack, Upper};
 use crate::merge::listing::FileKind;
 use crate::sys::mount;
 use crate::sys::stat::Stat;
@@ -176,6 +176,25 @@ impl Overlay {
             );
             refused(&spec.target, &why)
         })
+    }
+
+    /// Leaves the upper layer and the workdir to another mount.
+    ///
+    /// # Errors
+    ///
+    /// `Setup` where the kernel may have written pages that did not reach the upper layer, or there is none.
+    pub fn give_up(&self) -> Result<()> {
+        if self.settings.writeback {
+            return Err(Error::Setup("with `writeback=on` the kernel may keep what was written".to_owned()));
+        }
+        let upper = self.stack.upper.as_ref().filter(|upper| !upper.is_read_only());
+        upper.ok_or_else(|| Error::Setup("the mount writes to no upper layer".to_owned()))?.give_up();
+        Ok(())
+    }
+
+    /// Whether the upper layer is another mount's.
+    pub fn has_given_up(&self) -> bool {
+        self.stack.upper.as_ref().is_some_and(Upper::is_given_up)
     }
 
     /// Says that the mount is up: volumes that were made for it stay from now on, whatever comes.

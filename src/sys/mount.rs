@@ -10,7 +10,6 @@ use nix::mount::{MsFlags, mount};
 use nix::{NixPath, Result};
 
 use super::{At, open, proc_path};
-use crate::config::MountFlags;
 
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
@@ -72,27 +71,15 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
     set_attributes(mountpoint, 0, MOUNT_ATTR_RDONLY)
 }
 
-/// Gives the mount at `mountpoint`, and the filesystem on it, these flags and no others.
+/// Gives the mount at `mountpoint`, and the filesystem on it, these flags of mount(2) and no others.
 ///
 /// # Errors
 ///
 /// `EBUSY` if it becomes read-only while a file is open for writing, `EPERM` without CAP_SYS_ADMIN.
 ///
 /// Source: mount(2), `MS_REMOUNT`.
-pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
-    let all = [
-        (flags.read_only, MsFlags::MS_RDONLY),
-        (flags.nosuid, MsFlags::MS_NOSUID),
-        (flags.nodev, MsFlags::MS_NODEV),
-        (flags.noexec, MsFlags::MS_NOEXEC),
-        (flags.noatime, MsFlags::MS_NOATIME),
-        (flags.sync, MsFlags::MS_SYNCHRONOUS),
-        (flags.dirsync, MsFlags::MS_DIRSYNC),
-        (flags.nosymfollow, MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW)),
-    ];
-    let flags =
-        all.into_iter().filter(|(set, _)| *set).fold(MsFlags::MS_REMOUNT, |all, (_, flag)| all | flag);
-    mount(None::<&Path>, mountpoint, None::<&Path>, flags, None::<&Path>)
+pub fn remount(mountpoint: &Path, flags: MsFlags) -> Result<()> {
+    mount(None::<&Path>, mountpoint, None::<&Path>, MsFlags::MS_REMOUNT | flags, None::<&Path>)
 }
 
 const MOUNT_ATTR_RDONLY: u64 = 1;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::{ForkResult, Pid};
 
 /// The two halves of this process. Call it before any thread is started.
@@ -33,6 +34,27 @@ pub fn enter_mount_namespace(path: &Path) -> nix::Result<()> {
     let file = std::fs::File::open(path)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNS)
+}
+
+/// Calls `act` in the mount namespace that the file at `path` stands for, by a child process that ends with it. The process must
+/// have one thread.
+///
+/// # Errors
+///
+/// Those of [`enter_mount_namespace`], of fork(2) and of `act`; `ECHILD` if the child ended without a word.
+pub fn in_mount_namespace(path: &Path, act: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+    match fork()? {
+        ForkResult::Parent { child } => match nix::sys::wait::waitpid(child, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, status) => Err(Errno::from_raw(status)),
+            _ => Err(Errno::ECHILD),
+        },
+        ForkResult::Child => {
+            let done = enter_mount_namespace(path).and_then(|()| act());
+            // SAFETY: ends the process at once, without running what belongs to the parent.
+            unsafe { libc::_exit(done.map_or_else(|errno| errno as i32, |()| 0)) }
+        }
+    }
 }
 
 /// Closes every descriptor from the third on that the caller left open, so that nobody waits for a pipe which the

@@ -40,7 +40,7 @@ fn compose_files_work_as_they_are_written() {
 
     // There is no server, or no NFS in the kernel.
     file(include_str!("../data/compose/nfs.yml"));
-    s.no_mount(&service("my-service"), "volume \"test02_nfs-volume\" cannot be mounted: `");
+    s.no_mount(&service("my-service"), "volume \"test02_nfs-volume\" cannot be mounted: ");
 
     // Only the place of the key is another.
     let key = s.host("path/to/private_key", "secret");

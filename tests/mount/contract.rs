@@ -199,12 +199,14 @@ fn squash_to_root_copies_up_files_of_owners_that_the_user_namespace_does_not_hav
         mv move moved; chmod 600 mode; chown 0:0 own; rm remove; ln link linked
         echo y >>dir/in; mv dir dir2; mv link.s link.s2
         stat -c '%n %u:%g %a' append moved mode own linked dir2 dir2/in
-        cd /; umount "$2""#;
+        cd /; "$0" umount "$2""#;
     let outer = r#"mount --bind "$3/fuse" /dev/fuse
         exec setpriv --reuid 1000 --regid 1000 --clear-groups unshare -Urm sh -c "$4" "$0" "$1" "$2""#;
-    let program = program();
+    // Where every user may read it.
+    let copy = f.dir().join("stratafs");
+    fs::copy(program(), &copy).unwrap();
     let list = layers(&f) + ",squash_to_root";
-    let done = run(Command::new("unshare").args(["-m", "sh", "-ec", outer]).arg(program).arg(&list).args([
+    let done = run(Command::new("unshare").args(["-m", "sh", "-ec", outer]).arg(&copy).arg(&list).args([
         f.p("").as_os_str(),
         f.dir().as_os_str(),
         script.as_ref(),
@@ -220,20 +222,15 @@ fn squash_to_root_copies_up_files_of_owners_that_the_user_namespace_does_not_hav
         assert_eq!(owner(name), (1000, 1000), "{name}");
     }
     fs::remove_file(device).unwrap();
+    fs::remove_file(copy).unwrap();
 }
 
 /// mount(8) with `-N` leaves it to its helper to enter the namespace.
 #[test]
 fn a_mount_is_made_in_the_namespace_that_is_named() {
     let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
-    let mut other = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = [0];
-    std::io::Read::read_exact(other.stdout.as_mut().unwrap(), &mut line).unwrap();
-    let pid = other.id();
+    let mut other = crate::running::Namespace::new("");
+    let pid = other.pid();
     for namespace in [pid.to_string(), format!("/proc/{pid}/ns/mnt")] {
         f.note_lowers();
         let done = run(Command::new(program()).args([
@@ -252,8 +249,7 @@ fn a_mount_is_made_in_the_namespace_that_is_named() {
         assert_eq!(there(&format!("ls {}", f.p("").display())).ok().out, "d\nf\ngone\n");
         there(&format!("{} umount {}", program().display(), f.p("").display())).ok();
     }
-    other.kill().unwrap();
-    other.wait().unwrap();
+    other.end();
     let done =
         run(Command::new(program()).args(["-o", &layers(&f), f.p("").to_str().unwrap(), "-N", "/dev/null"]));
     assert!(done.code == Some(1) && done.err.contains("-N \"/dev/null\""), "{done:?}");

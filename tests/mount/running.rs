@@ -1,4 +1,4 @@
-//! What a mount that is up is told: other flags, signals, a supervisor's socket; and what a dead one leaves.
+//! Remounting, signals and supervisor notification of a mount that is up; copies in other namespaces; records of dead daemons.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
@@ -7,8 +7,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::*;
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn fixture() -> Option<Fixture> {
     let f = Fixture::new(1).and_then(|f| f.departs("there is no daemon"))?;
@@ -43,6 +41,8 @@ fn remount_changes_the_flags_that_it_names() {
     assert_eq!(flags("remount,rw,nodev"), "rw,nosuid,nodev,relatime");
     fs::write(f.p("f"), "up").unwrap();
     assert_eq!(flags("remount,suid"), "rw,nodev,relatime");
+    assert_eq!(flags("remount,noatime"), "rw,nodev,noatime");
+    assert_eq!(flags("remount,atime"), "rw,nodev,relatime");
     // The form without a command.
     let done = run(Command::new(program()).arg(&at).args(["-o", "remount,ro"]));
     assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
@@ -106,18 +106,18 @@ fn sighup_opens_the_log_again() {
                 f.note_lowers();
                 let child = f.command(&args).stdin(Stdio::null()).spawn().unwrap();
                 f.set_mounted(true);
-                assert!(eventually(SOON, || !mounts_at(&f.p("")).is_empty()));
+                assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()));
                 Some(child)
             }
         };
         fs::metadata(f.p("f")).unwrap();
         fs::rename(&log, &moved).unwrap();
         signal(f.daemon(), libc::SIGHUP);
-        assert!(eventually(SOON, || log.exists()), "{form}: no new log");
+        assert!(eventually(LIMIT, || log.exists()), "{form}: no new log");
         assert_eq!(stat(&log).mode() & 0o777, stat(&moved).mode() & 0o777, "{form}");
         assert_eq!(text(f.p("f")), "low", "{form}: the mount stays");
         signal(f.daemon(), libc::SIGTERM);
-        assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()));
+        assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()));
         assert!(text(&log).contains("unmounting"), "{form}: what is said now is in the new file");
         f.after_unmount();
         if let Some(mut child) = child {
@@ -140,15 +140,25 @@ fn sighup_of_a_terminal_in_the_foreground_unmounts() {
         .spawn()
         .unwrap();
     f.set_mounted(true);
-    assert!(eventually(SOON, || !mounts_at(&f.p("")).is_empty()));
+    assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()));
     signal(f.daemon(), libc::SIGHUP);
-    assert!(eventually(SOON, || mounts_at(&f.p("")).is_empty()), "it stays mounted");
+    assert!(eventually(LIMIT, || mounts_at(&f.p("")).is_empty()), "it stays mounted");
     terminal.wait().unwrap();
     f.after_unmount();
     // In the background there is no terminal, and no file to open again.
     f.mount();
-    signal(f.daemon(), libc::SIGHUP);
+    let pid = f.daemon();
+    signal(pid, libc::SIGHUP);
+    // Once it was delivered, the daemon has heard of it.
+    let pending = || {
+        let status = text(format!("/proc/{pid}/status"));
+        let bits =
+            status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+        bits.into_iter().any(|bits| u64::from_str_radix(bits.trim(), 16).unwrap() != 0)
+    };
+    assert!(eventually(LIMIT, || !pending()));
     f.check(|m| assert_eq!(text(m.join("f")), "low"));
+    assert_eq!(mounts_at(&f.p("")).len(), 1);
 }
 
 /// A reader such as `head` takes the first lines and leaves.
@@ -166,14 +176,14 @@ fn a_closed_log_does_not_end_the_daemon() {
     let mut line = String::new();
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert!(!line.contains('\x1b'), "colours where there is no terminal: {line:?}");
-    assert!(eventually(SOON, || !mounts_at(&f.p("")).is_empty()));
+    assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()));
     for i in 0..100 {
         fs::write(f.p(format!("new{i}")), "x").unwrap();
     }
     fs::write(f.p("f"), "up").unwrap();
     assert_eq!(text(f.p("f")), "up");
     f.unmount();
-    assert_eq!(wait(&mut child, SOON), Some(0));
+    assert_eq!(wait(&mut child, LIMIT), Some(0));
 }
 
 #[test]
@@ -181,7 +191,7 @@ fn a_supervisor_hears_of_the_mount() {
     let Some(mut f) = fixture() else { return };
     let path = f.dir().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
     sys::chmod(&path, 0o666).unwrap();
     let hear = || {
         let mut bytes = [0; 256];
@@ -195,17 +205,19 @@ fn a_supervisor_hears_of_the_mount() {
     assert_eq!(text(f.p("f")), "low", "ready means mounted");
     f.unmount();
     assert!(hear().lines().any(|line| line == "STOPPING=1"));
-    assert_eq!(wait(&mut child, SOON), Some(0));
+    assert_eq!(wait(&mut child, LIMIT), Some(0));
 }
 
 #[test]
 fn the_record_of_a_dead_daemon_is_removed() {
     for by_ls in [true, false] {
-        let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+        let Some(f) = fixture().and_then(Fixture::need_root) else { return };
         // Other tests, each in a mount namespace of its own, must not remove this record.
         fs::create_dir_all("/run/stratafs").unwrap();
         run(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "records", "/run/stratafs"])).ok();
         let _records = Umount("/run/stratafs".into());
+        // Unmounted before them.
+        let mut f = f;
         f.mount();
         let list = run(Command::new(program()).args(["ls", "-v"])).ok().out;
         let block = list.split("\n\n").find(|block| block.starts_with(f.p("").to_str().unwrap())).unwrap();
@@ -213,7 +225,7 @@ fn the_record_of_a_dead_daemon_is_removed() {
         let record = socket.replace("socket.", "");
         assert!(Path::new(&record).exists(), "{list}");
         signal(f.daemon(), libc::SIGKILL);
-        assert!(eventually(SOON, || daemons_of(&f.p("")).is_empty()));
+        assert!(eventually(LIMIT, || daemons_of(&f.p("")).is_empty()));
         let dead = run(Command::new(program()).arg("ls")).ok().out;
         assert!(dead.contains("dead") && Path::new(&record).exists(), "a dead mount is listed: {dead}");
         // By another program than ours.
@@ -229,21 +241,70 @@ fn the_record_of_a_dead_daemon_is_removed() {
     }
 }
 
-/// A service, a shell in `unshare -m` or a container that still runs takes a copy of each mount along.
+/// Crate fuser unmounted by the path once more when its session ended, whatever was mounted there by then.
 #[test]
-fn a_copy_of_the_mount_in_another_namespace_is_named() {
+fn regression_a_daemon_that_ends_leaves_the_next_mount_at_its_path_alone() {
+    let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+    f.mount();
+    let (at, pid) = (f.p(""), f.daemon());
+    signal(pid, libc::SIGSTOP);
+    // umount(8) would ask the stopped daemon about the path.
+    assert_eq!(unsafe { libc::umount2(sys::c(&at).as_ptr(), 0) }, 0, "{}", Errno::last());
+    run(Command::new("mount").args(["-t", "tmpfs", "next"]).arg(&at)).ok();
+    signal(pid, libc::SIGCONT);
+    assert!(eventually(LIMIT, || fs::read_link(format!("/proc/{pid}/exe")).is_err()));
+    assert_eq!(mounts_at(&at).len(), 1, "the next mount is gone");
+    run(Command::new("umount").arg(&at)).ok();
+    f.after_unmount();
+}
+
+/// A process with a mount namespace of its own, which has a copy of each mount: a service, a shell in `unshare -m`, a process
+/// that its container has left behind. It ends with this value.
+pub struct Namespace(std::process::Child);
+
+impl Namespace {
+    /// Runs `script` in the namespace, then sleeps.
+    pub fn new(script: &str) -> Namespace {
+        let mut holder = Command::new("unshare")
+            .args(["-m", "--propagation", "private", "sh", "-c", &format!("{script} echo; exec sleep 600")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let namespace = Namespace(holder);
+        assert!(eventually(LIMIT, || text(format!("/proc/{}/comm", namespace.pid())) == "sleep\n"));
+        namespace
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn end(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Source: the kernel's overlayfs and fuse-overlayfs mount the layer again, as podman asks after it stopped a container of
+/// which a process is left.
+#[test]
+fn a_copy_of_the_mount_in_another_namespace_is_named_and_taken_over() {
     let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
     f.mount();
     let at = f.p("").display().to_string();
-    let mut holder = Command::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let named = format!("process {} (sleep)", holder.id());
-    assert!(eventually(SOON, || text(format!("/proc/{}/comm", holder.id())) == "sleep\n"));
+    fs::write(f.p("new"), "old daemon").unwrap();
+    let mut holder = Namespace::new("");
+    let old = f.daemon();
+    let named = format!("process {} (sleep)", holder.pid());
     let done = stratafs(&["umount"], &f.p(""));
     assert!(
         done.code == Some(1) && done.err.contains(&named) && done.err.contains("unmounted here"),
@@ -251,20 +312,52 @@ fn a_copy_of_the_mount_in_another_namespace_is_named() {
     );
     assert_eq!(mounts_at(&f.p("")), []);
     let list = run(Command::new(program()).arg("ls")).ok().out;
-    assert!(list.contains(&format!("{at} (of process {}, sleep)", holder.id())), "{list}");
+    assert!(list.contains(&format!("{at} (of process {}, sleep)", holder.pid())), "{list}");
     let list = run(Command::new(program()).args(["ls", "-v"])).ok().out;
     assert!(list.contains(&format!("mounted  not here: {named}")), "{list}");
-    // The next mount waits a while, and then says who has it.
+    f.set_mounted(false);
+    f.mount();
+    assert_eq!(text(f.p("new")), "old daemon");
+    // The process that is left reads what it read, and writes nothing.
+    let there = |command: &str| {
+        let line = format!("cd '{at}' && {command}");
+        run(Command::new("nsenter").args(["-t", &holder.pid().to_string(), "-m", "sh", "-c", &line]))
+    };
+    assert_eq!(there("cat f new").ok().out, "lowold daemon");
+    let refused = there("echo x >f2");
+    assert!(refused.code != Some(0) && refused.err.contains("Read-only"), "{refused:?}");
+    // Neither the old daemon nor its end disturbs the new one.
+    fs::write(f.p("f"), "new daemon").unwrap();
+    fs::remove_dir_all(f.p("d")).unwrap();
+    holder.end();
+    assert!(eventually(LIMIT, || !Path::new(&format!("/proc/{old}/exe")).exists()));
+    sys::mkdir(f.p("d"), 0o755).unwrap();
+    sys::rename(f.p("f"), f.p("d/f")).unwrap();
+    f.check(|m| {
+        assert_eq!(
+            (text(m.join("d/f")), text(m.join("new"))),
+            ("new daemon".to_owned(), "old daemon".to_owned())
+        );
+        assert_eq!(names(m), ["d", "new"]);
+    });
+}
+
+#[test]
+fn a_copy_with_a_file_open_for_writing_is_named_and_not_taken_over() {
+    let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+    f.mount();
+    let mut holder = Namespace::new(&format!("exec 3>>'{}';", f.p("f").display()));
+    let done = stratafs(&["umount"], &f.p(""));
+    assert_eq!(done.code, Some(1), "{done:?}");
     f.set_mounted(false);
     let done = f.try_mount(&[]);
+    let named = format!("process {} (sleep)", holder.pid());
     assert!(done.code == Some(1) && done.err.contains("upperdir") && done.err.contains(&named), "{done:?}");
     // One that ends while the next mount waits is no obstacle.
-    let pid = holder.id() as i32;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(Duration::from_secs(1));
-            signal(pid, libc::SIGKILL);
-            holder.wait().unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            holder.end();
         });
         f.mount();
     });
