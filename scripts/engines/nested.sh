@@ -10,6 +10,8 @@
 . "$repo/scripts/engines/base.sh"
 
 title='Overlays inside a container'
+dot_wh='a name that begins with .wh. is a whiteout in a layer, and cannot be made in the mount: that driver of Docker makes such names'
+
 step --short kernel-lower 'Kernel overlayfs, lower layers on our root, read-only'
 step --short kernel-tmpfs 'Kernel overlayfs, lower layers on our root, upper on tmpfs'
 step --short kernel-upper 'Kernel overlayfs, all directories on our root'
@@ -24,7 +26,7 @@ step root-of-inside 'Chroot into the inner mount'
 step changed-below 'The inner lower layer changes through the outer root while it is not mounted'
 step binds 'Bind mounts and tmpfs inside our root, moved and made private'
 step overmount 'A mount on a directory of our root: rename, removal'
-step --limit 90 docker-inside 'Docker with the driver fuse-overlayfs, its data on our root'
+step --limit 90 --uncounted "$dot_wh" docker-inside 'Docker with the driver fuse-overlayfs, its data on our root'
 step --limit 90 docker-overlay2-inside 'Docker with the driver overlay2, its data on our root'
 
 prepare() {

@@ -52,24 +52,39 @@ impl LogFile {
                 "--log-file {path:?} cannot be opened ({why}): name a file in a writable directory"
             ))
         };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = File::options()
             .create(true)
             .append(true)
             .open(path)
             .map_err(|error| failed(error.to_string()))?;
+        // Where the path leads now: later a symlink may lead into the mount.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = crate::sys::open::root(parent).map_err(|errno| failed(errno.desc().to_owned()))?;
-        Ok(Arc::new(LogFile { path: path.to_owned(), dir, file: Mutex::new(file) }))
+        Ok(Arc::new(LogFile { path, dir, file: Mutex::new(file) }))
     }
 
     /// Opens the file again, for a program that has moved the old one away. A new one gets the old one's mode. If it cannot be
-    /// opened, the log goes on in the old one and says why.
+    /// opened, the log continues in the old file, with an error.
     pub fn reopen(&self) {
-        let mode = self.file.lock().metadata().map_or(0o640, |facts| facts.mode() & 0o777);
-        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC;
+        let Ok(facts) = self.file.lock().metadata() else { return };
+        if !facts.is_file() {
+            // A terminal or a pipe stays what it is.
+            return;
+        }
+        let mode = facts.mode() & 0o777;
+        // A fifo that another user has put there must not block.
+        let how = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | how;
         let name = self.path.file_name().unwrap_or_default();
         match openat(&self.dir, name, flags, Mode::from_bits_truncate(mode)) {
-            Ok(file) => *self.file.lock() = File::from(file),
+            Ok(file) => {
+                let file = File::from(file);
+                match file.metadata().is_ok_and(|facts| facts.is_file()) {
+                    true => *self.file.lock() = file,
+                    false => tracing::error!("--log-file {:?} is no regular file any more", self.path),
+                }
+            }
             Err(errno) => {
                 tracing::error!("--log-file {:?} cannot be opened again: {}", self.path, errno.desc())
             }
