@@ -34,7 +34,7 @@ set -euo pipefail
 usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit "${1:-2}"; }
 
 all=(podman rootless buildah toolbox docker containerd nested)
-programs=(kernel stratafs f1 f2)
+contenders=(kernel stratafs f1 f2)
 declare -A column=([kernel]="kernel overlayfs" [stratafs]=stratafs [f1]="fuse-overlayfs 1" [f2]="fuse-overlayfs 2")
 
 args=("$@")
@@ -59,7 +59,7 @@ for engine in "${engines[@]}"; do
 done
 [ $write = no ] || [ "$short$only" = "no*" ] || die "--write needs all steps: leave out --short and --only"
 
-[ $short = no ] || programs=(kernel stratafs)
+[ $short = no ] || contenders=(kernel stratafs)
 
 need_root
 private_mounts ${args[@]+"${args[@]}"}
@@ -179,9 +179,9 @@ compare() {
         else
             printf '%s.\n\n' "$(cat "$results/$engine/version")"
             printf '| Step |'
-            for program in "${programs[@]}"; do printf ' %s |' "${column[$program]}"; done
+            for program in "${contenders[@]}"; do printf ' %s |' "${column[$program]}"; done
             printf '\n'
-            printf '|---%.0s' '' "${programs[@]}"
+            printf '|---%.0s' '' "${contenders[@]}"
             printf '|\n'
         fi
     } >"$section"
@@ -191,7 +191,7 @@ compare() {
     fi
     while IFS=$'\t' read -r name text reason; do
         row="| $text (\`$name\`) |"
-        for program in "${programs[@]}"; do
+        for program in "${contenders[@]}"; do
             v=$(verdict "$name" "$program")
             row+=" $v |"
             [ "$v" != ok ] || continue
@@ -282,9 +282,9 @@ for engine in "${engines[@]}"; do
     }
     of_engine "$engine" version >"$results/$engine/version" 2>/dev/null || true
     # Two at a time: as many as a small machine has processors.
-    for ((n = 0; n < ${#programs[@]}; n += 2)); do
+    for ((n = 0; n < ${#contenders[@]}; n += 2)); do
         running=()
-        for program in "${programs[@]:n:2}"; do
+        for program in "${contenders[@]:n:2}"; do
             run_program "$engine" "$program" &
             running+=($!)
         done
