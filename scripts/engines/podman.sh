@@ -15,6 +15,7 @@ twice='Podman 4.3 as root shifts the owners twice with a storage program: by idm
 title='Podman as root'
 step image 'The tree of an imported image'
 step --short run 'Run: output, exit status, standard input, users, read-only'
+step --short failed-run 'Runs that fail: status, and neither a mount nor a daemon stays'
 step --short changes 'Changes of every kind in a container, its tree'
 step diff 'List the changes of a container'
 step export 'Export a container'

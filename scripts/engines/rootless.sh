@@ -11,6 +11,7 @@
 title='Podman as an ordinary user'
 step image 'The tree of an imported image'
 step --short run 'Run: output, exit status, standard input, users, read-only'
+step --short failed-run 'Runs that fail: status, and neither a mount nor a daemon stays'
 step --short changes 'Changes of every kind in a container, its tree'
 step --short owners 'Change owners, commit: the owners in the layer'
 step keep-id 'Run with `--userns=keep-id`'
