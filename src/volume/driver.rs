@@ -155,7 +155,10 @@ fn explained(plan: &Plan, errno: Errno) -> String {
         Errno::EBUSY => format!("{device} is in use: unmount it elsewhere"),
         Errno::EACCES | Errno::EROFS => format!("{device} is read-only: add `ro` to `o`"),
         Errno::EINVAL if plan.is_bind() => {
-            format!("{device} is a mount that its owner made unbindable: name a directory of another mount")
+            format!(
+                "{device} is unbindable, or has mounts inside that this user namespace may not leave out: write \
+                 `o=rbind`, or name another directory"
+            )
         }
         Errno::EINVAL => format!(
             "the kernel refuses `o={}` for `type={fstype}`, or the content of {device}: correct them, `dmesg` says more",
