@@ -1,11 +1,12 @@
-//! What a stack hides of what is in its own layers: the upper layer and the workdir of the mount, and its mount point.
+//! What a stack hides of what is in its own layers: the upper layer and the workdir of the mount, and mounts inside a layer.
 //!
-//! A lower layer may contain all three (`lowerdir=/`). The upper layer and the workdir change while the mount lasts, so in the
+//! A lower layer may contain the upper layer and the workdir (`lowerdir=/`). The upper layer and the workdir change while the mount lasts, so in the
 //! merged tree they are absent; nothing can be created under their names. Departs: the kernel lists such names and answers
 //! ELOOP. Source: kernel `ovl_setup_trap`, overlayfs.rst "Sharing and copying layers".
 //!
-//! A layer that is reached through a private clone of its mount does not have the mount point: there the directory beneath
-//! shows. Any other layer would lead the daemon into its own mount, to wait for itself.
+//! A layer is one filesystem. One that is reached through a private clone of its mount has no mounts inside. In any other, a
+//! mount is absent: it may lead back into this mount, by a name of its own or through another daemon, and each request would then
+//! wait for the next.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,7 +21,7 @@ use crate::merge::LayerId;
 use crate::merge::listing::FileKind;
 use crate::sys::At;
 use crate::sys::dir::Entry;
-use crate::sys::stat::{Stat, stat};
+use crate::sys::stat::{Stat, is_mount_root, stat};
 
 /// A device and an inode number.
 type Identity = (u64, u64);
@@ -32,10 +33,8 @@ pub struct Hidden {
     written: Vec<Identity>,
     /// Their names.
     names: Vec<Box<OsStr>>,
-    /// Where the mount is, by its parent and its name.
-    mountpoint: Option<(Identity, Box<OsStr>)>,
-    /// Whether the layer of this index is reached through a private clone of its mount.
-    fenced: Vec<bool>,
+    /// Whether the layer of this index may have mounts inside, which must not be entered.
+    guarded: Vec<bool>,
     /// A layer has one of them.
     found: AtomicBool,
 }
@@ -55,26 +54,15 @@ impl Hidden {
         Ok(Hidden { written: written.collect::<Result<_>>()?, names, ..Hidden::default() })
     }
 
-    /// Hides the mount point as well, in the layers that are not `fenced` by a private clone of their mount; by index, the
-    /// upper layer first. Before the mount is made: afterwards the path leads into it.
-    pub fn hide_mountpoint(&mut self, mountpoint: &Path, fenced: Vec<bool>) {
-        self.fenced = fenced;
-        let (Some(parent), Some(name)) = (mountpoint.parent(), mountpoint.file_name()) else { return };
-        // A parent that cannot be opened is in no layer that can.
-        let Ok(parent) = crate::sys::open::root(parent) else { return };
-        if let Ok(stat) = stat(At::fd(parent.as_fd())) {
-            self.mountpoint = Some(((stat.dev, stat.ino), name.into()));
-        }
+    /// Hides the mounts inside the layers that are `guarded`; by index, the upper layer first.
+    pub fn guard(&mut self, guarded: Vec<bool>) {
+        self.guarded = guarded;
     }
 
     /// Whether `name` in the directory of `layer` open at `dir` must not even be looked at.
     pub fn bars(&self, layer: LayerId, dir: BorrowedFd<'_>, name: &OsStr) -> bool {
-        let is_it = self.mountpoint.as_ref().is_some_and(|(parent, mountpoint)| {
-            **mountpoint == *name
-                && self.fenced.get(usize::from(layer.0)) == Some(&false)
-                && stat(At::fd(dir)).is_ok_and(|stat| (stat.dev, stat.ino) == *parent)
-        });
-        self.note(is_it)
+        let is_guarded = self.guarded.get(usize::from(layer.0)) == Some(&true);
+        self.note(is_guarded && is_mount_root(At::new(dir, name)))
     }
 
     /// Whether the object of a lower layer is hidden.

@@ -54,6 +54,8 @@ pub struct RealDir {
     ino: u64,
     /// It is counted by the pool while it is open: the roots of layers are not, which nobody could close.
     pooled: bool,
+    /// No mount inside is entered, not even one that was made when the directory was known already.
+    one_mount: AtomicBool,
     /// Held while names or times of an upper directory change, and while its times are read.
     changing: Mutex<()>,
     pool: Arc<DirPool>,
@@ -80,6 +82,7 @@ impl RealDir {
             bytes: AtomicU32::new(0),
             ino: 0,
             pooled: false,
+            one_mount: AtomicBool::new(false),
             changing: Mutex::new(()),
             pool,
         })
@@ -97,6 +100,7 @@ impl RealDir {
             bytes: AtomicU32::new(0),
             ino: 0,
             pooled: true,
+            one_mount: AtomicBool::new(false),
             changing: Mutex::new(()),
             pool,
         });
@@ -121,9 +125,15 @@ impl RealDir {
             bytes: AtomicU32::new(0),
             ino,
             pooled: true,
+            one_mount: AtomicBool::new(self.one_mount.load(Ordering::Relaxed)),
             changing: Mutex::new(()),
             pool: self.pool.clone(),
         })
+    }
+
+    /// Lets neither this directory nor those below lead into a mount. Before any of them is known.
+    pub fn stay_on_one_mount(&self) {
+        self.one_mount.store(true, Ordering::Relaxed);
     }
 
     /// The layer it is in.
@@ -173,7 +183,8 @@ impl RealDir {
     /// A descriptor for reading its names, leaving its time of access as it is if `quiet`. Errors: as of `fd`.
     pub fn readable(self: &Arc<RealDir>, quiet: bool) -> Result<OwnedFd> {
         // Most directories of a deep stack are listed once, and nothing is asked for in them afterwards.
-        let nobody_moves_it = self.ino == 0 && !self.layer.is_upper();
+        let nobody_moves_it =
+            self.ino == 0 && !self.layer.is_upper() && !self.one_mount.load(Ordering::Relaxed);
         if nobody_moves_it && self.open.read().is_none() {
             let (parent, name) = {
                 let place = self.place.read();
@@ -224,7 +235,8 @@ impl RealDir {
             if !place.parent.as_ref().is_some_and(|above| Arc::ptr_eq(above, &parent)) {
                 return Ok(None);
             }
-            let opened = Arc::new(open::dir(fd.as_fd(), &place.name)?);
+            let open = if dir.one_mount.load(Ordering::Relaxed) { open::dir_of_mount } else { open::dir };
+            let opened = Arc::new(open(fd.as_fd(), &place.name)?);
             drop(place);
             if dir.ino != 0 && stat(At::fd(opened.as_fd()))?.ino != dir.ino {
                 return Err(Errno::ESTALE);

@@ -453,15 +453,16 @@ fn hidden(config: &Config, upper: &Option<Upper>, layers: [&[Layer]; 3]) -> Resu
     let written = root.iter().map(|root| root.as_fd()).chain(upper.iter().map(|upper| upper.workdir.root()));
     let paths = config.upper.iter().flat_map(|dirs| [dirs.dir.as_path(), dirs.work.as_path()]);
     let mut hidden = Hidden::new(written, paths).call("statx")?;
-    let mut fenced: Vec<bool> =
-        layers.iter().flat_map(|layers| layers.iter()).map(|layer| layer.fenced).collect();
-    if fenced.contains(&false) {
-        if root.is_none() {
-            // The place of the upper layer.
-            fenced.insert(0, true);
-        }
-        hidden.hide_mountpoint(&config.mountpoint, fenced);
+    let lowers = || layers[1].iter().chain(layers[2]);
+    let some_lower = lowers().any(|layer| !layer.fenced);
+    // Mounts inside root's upper layer are root's own.
+    let guards_upper = some_lower || !cred::may_administer() || config.mountpoint_in_upper;
+    let mut guarded = vec![guards_upper && layers[0].iter().any(|layer| !layer.fenced)];
+    guarded.extend(lowers().map(|layer| !layer.fenced));
+    for layer in layers[0].iter().filter(|_| guarded[0]).chain(lowers().filter(|layer| !layer.fenced)) {
+        layer.root.stay_on_one_mount();
     }
+    hidden.guard(guarded);
     Ok(hidden)
 }
 

@@ -121,6 +121,25 @@ pub fn stat(at: At<'_>) -> Result<Stat> {
     })
 }
 
+/// Whether something is mounted at `at`. Neither the mount nor the directory beneath is asked: its daemon may be waiting for
+/// the caller. False where the kernel does not tell (before Linux 5.8) and where nothing is.
+/// Source: statx(2), `STATX_ATTR_MOUNT_ROOT`, `AT_STATX_DONT_SYNC`.
+pub fn is_mount_root(at: At<'_>) -> bool {
+    const MOUNT_ROOT: u64 = 0x2000;
+    let mut raw = MaybeUninit::<libc::statx>::uninit();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_DONT_SYNC;
+    let done = at.name.with_nix_path(|name| {
+        // SAFETY: `name` is NUL-terminated and `raw` has room for the answer; both live through the call.
+        unsafe { libc::statx(at.dir.as_raw_fd(), name.as_ptr(), flags, 0, raw.as_mut_ptr()) }
+    });
+    if !matches!(done, Ok(0)) {
+        return false;
+    }
+    // SAFETY: the call succeeded, so the kernel has filled the whole structure.
+    let raw = unsafe { raw.assume_init() };
+    raw.stx_attributes & raw.stx_attributes_mask & MOUNT_ROOT != 0
+}
+
 /// What the filesystem behind `fd` has room for.
 pub fn statfs(fd: BorrowedFd<'_>) -> Result<Statvfs> {
     fstatvfs(fd)

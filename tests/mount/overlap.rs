@@ -127,6 +127,42 @@ fn a_walk_over_a_mount_inside_its_own_layer_ends() {
     t.unmount("m");
 }
 
+/// Each mount is inside the layers of the other, so that a path leads from one daemon to the other and back. An ordinary user
+/// could hang both for good.
+#[test]
+fn mounts_inside_each_others_layers_do_not_wait_for_each_other() {
+    let Some(t) = Tree::new() else { return };
+    for dir in ["m2", "u2", "w2", "d/late"] {
+        fs::create_dir(t.p(dir)).unwrap();
+    }
+    let _free = (Umount(t.p("m")), Umount(t.p("m2")), Umount(t.p("d/late")));
+    let options = ["-o", "threads=2,timeout=0"];
+    t.mount(&[&["-l", ".", "-u", "u", "-w", "w"][..], &options, &["m"]].concat());
+    // A directory that the first daemon knows already becomes a mount point.
+    assert_eq!(shown(&t.p("m/d")), ["inner", "late"]);
+    assert_eq!(shown(&t.p("m/d/late")), [] as [&str; 0]);
+    t.mount(&[&["-l", ".", "-u", "u2", "-w", "w2"][..], &options, &["m2"]].concat());
+    t.mount(&[&["-l", "."][..], &options, &["d/late"]].concat());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    for at in ["m", "m2", "d/late"] {
+                        // A name may be gone, or not to be entered; it must be answered.
+                        let done = run(Command::new("find").arg(t.p(at)).args(["-maxdepth", "8", "-ls"]));
+                        assert!(done.code.is_some(), "{done:?}");
+                    }
+                    let _ = fs::read_dir(t.p("m/m2/m/m2/m"));
+                    let _ = fs::read_dir(t.p("m/d/late/d/late"));
+                }
+            });
+        }
+    });
+    for at in ["d/late", "m2", "m"] {
+        t.unmount(at);
+    }
+}
+
 #[test]
 fn an_ephemeral_upper_layer_may_be_inside_the_lower_layer() {
     let Some(t) = Tree::new() else { return };
