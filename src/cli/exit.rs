@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::error::Error;
+use crate::graft::shown;
 
 /// The map, as help shows it.
 pub const MAP: &str = "\
@@ -54,8 +55,10 @@ impl From<Error> for Failure {
     }
 }
 
-/// One line on standard error. Callers such as podman show it to people as it is.
+/// One line on standard error, whatever is in it: names of files, processes and options may hold control characters. Callers
+/// such as podman show it to people as it is.
 pub fn say(sentence: &str) {
+    let sentence = shown(sentence.as_bytes());
     // Standard error may be closed, and then there is nobody to tell.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("stratafs: {sentence}\n").as_bytes());
 }

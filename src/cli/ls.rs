@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::args::LsArgs;
@@ -9,7 +10,7 @@ use super::elsewhere::{self, Holder};
 use super::exit::{Failure, Outcome};
 use super::mounts::{self, Entry};
 use super::record::{self, Details, Seen};
-use crate::graft::{Source, Spec};
+use crate::graft::{Source, Spec, shown};
 
 /// A mount and its daemon.
 struct Row {
@@ -112,6 +113,7 @@ fn table(rows: &[Row]) -> String {
         let of =
             row.elsewhere.as_ref().map(|holder| format!(" (of process {}, {})", holder.pid, holder.name));
         let at = format!("{}{}", row.entry.mountpoint.display(), of.unwrap_or_default());
+        let at = shown(at.as_bytes());
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{:<4} {:<8} {layers:<10} {at}", row.mode(), row.pid());
     }
@@ -125,8 +127,9 @@ fn verbose(rows: &[Row], mounts: &[Entry]) -> String {
 
 /// A mount, its mountpoint as the heading.
 fn block(row: &Row, mounts: &[Entry]) -> String {
-    let mut out = format!("{}\n", row.entry.mountpoint.display());
+    let mut out = format!("{}\n", shown(row.entry.mountpoint.as_os_str().as_bytes()));
     let mut put = |key: &str, value: &str| {
+        let value = shown(value.as_bytes());
         // Writing to a string cannot fail.
         let _ = writeln!(out, "  {key:<8} {value}");
     };
@@ -146,20 +149,20 @@ fn block(row: &Row, mounts: &[Entry]) -> String {
         }
     }
     if let Some(details) = row.details() {
-        let shown = |path: &Path| path.display().to_string();
-        details.upper.iter().for_each(|path| put("upper", &shown(path)));
-        details.work.iter().for_each(|path| put("work", &shown(path)));
-        details.lowers.iter().for_each(|path| put("lower", &shown(path)));
-        details.data_lowers.iter().for_each(|path| put("data", &shown(path)));
+        let text = |path: &Path| path.display().to_string();
+        details.upper.iter().for_each(|path| put("upper", &text(path)));
+        details.work.iter().for_each(|path| put("work", &text(path)));
+        details.lowers.iter().for_each(|path| put("lower", &text(path)));
+        details.data_lowers.iter().for_each(|path| put("data", &text(path)));
         let left_out = details.lowers.iter().flat_map(|lower| {
             let real = lower.canonicalize().unwrap_or_else(|_| lower.clone());
             mounts::left_out(mounts, &real)
         });
         let left_out = left_out.filter(|place| details.fenced && *place != row.entry.mountpoint);
-        left_out.for_each(|place| put("without", &format!("{}, mounted in a lower layer", shown(place))));
+        left_out.for_each(|place| put("without", &format!("{}, mounted in a lower layer", text(place))));
         details.maps.iter().for_each(|map| put("map", map));
         details.grafts.iter().for_each(|spec| put("graft", &graft(spec)));
-        details.socket.iter().for_each(|path| put("socket", &shown(path)));
+        details.socket.iter().for_each(|path| put("socket", &text(path)));
         details.notes.iter().for_each(|note| put("note", note));
     }
     out
@@ -276,6 +279,19 @@ mod tests {
         assert_eq!(lines[1], ["rw", "42", "1+2", "/mnt/a", "b"]);
         assert_eq!(lines[2], ["ro", "-", "-", "/mnt/c"]);
         assert_eq!(super::table(&[]), "");
+    }
+
+    #[test]
+    fn names_with_control_characters_stay_on_their_line() {
+        let mut rows = rows();
+        rows[0].entry.mountpoint = "/a\x1b[2J\nb".into();
+        rows[0].entry.source = "x\n  daemon   process 1".to_owned();
+        for text in [table(&rows), verbose(&rows, &[]), json(&rows)] {
+            assert!(
+                !text.contains('\x1b') && !text.contains("\nb") && !text.contains("\n  daemon   process 1"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

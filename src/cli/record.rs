@@ -262,7 +262,12 @@ impl Seen {
     }
 
     fn at(path: PathBuf) -> Option<Seen> {
-        let mut file = File::open(&path).ok()?;
+        // A fifo in its place must not block.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let mut file = File::options().read(true).custom_flags(flags).open(&path).ok()?;
+        if !file.metadata().is_ok_and(|facts| facts.is_file()) {
+            return None;
+        }
         let mut text = Vec::new();
         file.read_to_end(&mut text).ok()?;
         let mut details = Details::from_text(&text);

@@ -225,8 +225,10 @@ impl Stack {
 
     /// Errors: `ReadOnly` where no change is possible.
     pub fn check_writable(&self) -> Result<()> {
-        let given_up = self.upper.as_ref().is_some_and(Upper::is_given_up);
-        if self.is_writable() && !given_up { Ok(()) } else { Err(Error::ReadOnly) }
+        // The kernel refuses changes by itself, until root remounts the filesystem behind the daemon's back.
+        let closed = |upper: &Upper| upper.is_given_up() || upper.is_read_only();
+        let is_closed = self.upper.as_ref().is_some_and(closed);
+        if self.is_writable() && !is_closed { Ok(()) } else { Err(Error::ReadOnly) }
     }
 
     /// Whether owner, mode and type are in attributes.
@@ -457,9 +459,10 @@ fn hidden(config: &Config, upper: &Option<Upper>, layers: [&[Layer]; 3]) -> Resu
     let some_lower = lowers().any(|layer| !layer.fenced);
     // Mounts inside root's upper layer are root's own.
     let guards_upper = some_lower || !cred::may_administer() || config.mountpoint_in_upper;
-    let mut guarded = vec![guards_upper && layers[0].iter().any(|layer| !layer.fenced)];
+    let guards_upper = guards_upper && layers[0].iter().any(|layer| !layer.fenced);
+    let mut guarded = vec![guards_upper];
     guarded.extend(lowers().map(|layer| !layer.fenced));
-    for layer in layers[0].iter().filter(|_| guarded[0]).chain(lowers().filter(|layer| !layer.fenced)) {
+    for layer in layers[0].iter().filter(|_| guards_upper).chain(lowers().filter(|layer| !layer.fenced)) {
         layer.root.stay_on_one_mount();
     }
     hidden.guard(guarded);

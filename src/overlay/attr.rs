@@ -181,6 +181,7 @@ impl Overlay {
     }
 
     fn change(&self, caller: Caller, ino: Ino, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
+        inode.stack.check_writable()?;
         let need = match change.size {
             None => Need::Metadata,
             Some(0) => Need::Truncated { keeps_set_id: caller.uid == 0 },

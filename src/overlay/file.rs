@@ -93,7 +93,9 @@ impl Overlay {
             return Err(Error::Invalid("only regular files are opened here"));
         }
         let truncates = flags.contains(OFlag::O_TRUNC);
-        if !truncates && !writes(flags) {
+        if truncates || writes(flags) {
+            inode.stack.check_writable()?;
+        } else {
             if let Some(opened) = self.open_again(&inode, flags) {
                 return Ok(opened);
             }

@@ -138,7 +138,7 @@ pub fn bind(source: &Path, on: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
     const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
     const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
     let below = if flags.contains(MsFlags::MS_REC) { AT_RECURSIVE } else { 0 };
-    let source = open::root(source)?;
+    let source = open::by_names(source)?;
     let how = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint | below;
     // SAFETY: the path is empty and NUL-terminated, which means the descriptor itself.
     let tree = owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), how) })?;

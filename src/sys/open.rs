@@ -16,6 +16,25 @@ pub fn root(path: &Path) -> Result<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
+/// Opens the directory at `path` as a place, by names of directories and symlinks alone: a path such as `/proc/self/fd/3` or
+/// `/proc/self/cwd` would lead to what this process has open.
+///
+/// # Errors
+///
+/// `ELOOP` for such a path.
+///
+/// Source: openat2(2), `RESOLVE_NO_MAGICLINKS`.
+pub fn by_names(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    loop {
+        match openat2(nix::fcntl::AT_FDCWD, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => continue,
+            result => return result,
+        }
+    }
+}
+
 /// A private view of the tree at `path`; with the mounts below it, if `recursive`. What is mounted there later does not
 /// show in it. If `read_only`, nothing can be written through it, whatever the daemon does.
 /// Errors: EPERM without privilege; ENOSYS on old kernels. Source: open_tree(2) `OPEN_TREE_CLONE`, mount_setattr(2).

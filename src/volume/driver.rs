@@ -154,6 +154,9 @@ fn explained(plan: &Plan, errno: Errno) -> String {
         ),
         Errno::EBUSY => format!("{device} is in use: unmount it elsewhere"),
         Errno::EACCES | Errno::EROFS => format!("{device} is read-only: add `ro` to `o`"),
+        Errno::ELOOP if plan.is_bind() => {
+            format!("{device} leads to what a process has open: name the directory itself")
+        }
         Errno::EINVAL if plan.is_bind() => {
             format!(
                 "{device} is unbindable, or has mounts inside that this user namespace may not leave out: write \

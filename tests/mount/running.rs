@@ -90,6 +90,27 @@ fn remount_rw_needs_something_to_write() {
     assert!(done.code == Some(1) && done.err.contains("not a mountpoint"), "{done:?}");
 }
 
+/// mount(8) with `-i` goes to the kernel alone; the daemon keeps its promise.
+#[test]
+fn a_mount_that_began_read_only_changes_nothing_whatever_the_kernel_allows() {
+    let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+    f.upper().file("u", "upper");
+    f.kept.push(f.up(""));
+    f.mount_with(&["-o", "ro"]);
+    run(Command::new("mount").args(["-i", "-o", "remount,rw"]).arg(f.p(""))).ok();
+    for name in ["f", "u", "new"] {
+        assert_eq!(
+            err(fs::File::options().append(true).create(true).open(f.p(name))),
+            Errno::EROFS,
+            "{name}"
+        );
+    }
+    assert_eq!(sys::mkdir(f.p("dir"), 0o755), Err(Errno::EROFS));
+    assert_eq!(sys::chmod(f.p("u"), 0o600), Err(Errno::EROFS));
+    assert_eq!(err(fs::remove_file(f.p("u"))), Errno::EROFS);
+    f.unmount();
+}
+
 #[test]
 fn sighup_opens_the_log_again() {
     for form in ["foreground", "background"] {

@@ -51,6 +51,21 @@ fn a_bind_is_mounted_while_the_volume_is_used() {
     );
 }
 
+/// The daemon holds the upper layer, the workdir and the lower layers open: a compose file must not name them by number.
+#[test]
+fn what_a_process_has_open_is_no_device() {
+    if !namespace() {
+        return;
+    }
+    let state = State::new();
+    for device in ["/proc/self/fd/3", "/proc/self/cwd", "/proc/self/root", "/proc/thread-self/cwd"] {
+        state.ok(&["create", "-o", "type=none", "-o", "o=bind", "-o", &format!("device={device}"), "v1"]);
+        let done = shell(&state, r#"exec 3<"$S"; exec "$BIN" volume export v1 -o "$S/a.tar""#);
+        assert!(done.code == Some(1) && done.err.contains(device), "{done:?}");
+        state.ok(&["rm", "v1"]);
+    }
+}
+
 /// A user that is killed leaves its mount; who comes next finds it, and `rm` takes the mount away before the directory.
 #[test]
 fn a_mount_that_was_left_is_found_and_never_emptied() {
