@@ -38,6 +38,12 @@ impl std::fmt::Display for Holder {
 /// A process of another mount namespace that has the mount of `device`; one that is not `daemon` itself, if there is one. Reads
 /// one table of mounts for each namespace that this process may look into.
 pub fn holder(device: &str, daemon: u32) -> Option<Holder> {
+    // The kernel gives a device number again at once: a mount of another daemon that lives is no copy of this one.
+    let is_anothers =
+        |(other, seen): &(String, Seen)| other == device && seen.details.pid != daemon && seen.is_alive();
+    if Seen::all().iter().any(is_anothers) {
+        return None;
+    }
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let mut without: HashSet<PathBuf> = namespace("self").into_iter().collect();
     let mut of_the_daemon = None;

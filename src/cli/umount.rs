@@ -18,7 +18,7 @@ use crate::config::draft::absolute;
 use crate::sys::program;
 
 /// When, and how often, other mount namespaces are looked into.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
+const LOOK_AFTER: Duration = Duration::from_millis(400);
 
 /// How long a daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,12 +115,16 @@ fn wait(record: Seen, entry: &Entry) -> Outcome {
     let path = &entry.mountpoint;
     let begun = Instant::now();
     let mut next_look = LOOK_AFTER;
+    let mut suspect = None;
     let mut pause = Duration::from_millis(1);
     while record.is_alive() {
         let pid = record.details.pid;
         if begun.elapsed() > next_look {
             next_look = begun.elapsed() + LOOK_AFTER;
-            if let Some(holder) = elsewhere::holder(&entry.device, pid) {
+            let holder = elsewhere::holder(&entry.device, pid);
+            // Another daemon may have the device number by now, and no record yet.
+            let seen_before = std::mem::replace(&mut suspect, holder.as_ref().map(|holder| holder.pid));
+            if let Some(holder) = holder.filter(|holder| Some(holder.pid) == seen_before) {
                 return Err(failed(format!(
                     "{path:?} is unmounted here, but {holder}: its daemon, process {pid}, ends when that \
                      namespace unmounts it or its last process ends"
