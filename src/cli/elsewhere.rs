@@ -111,8 +111,8 @@ pub fn user_of(path: &Path) -> User {
     elsewhere
 }
 
-/// Makes the mount that `holder` has read-only and lets its daemon leave the upper layer, for another mount to have. Whoever
-/// uses the old mount goes on reading.
+/// Makes the mount that `holder` has read-only and lets its daemon leave the upper layer to another mount. A process
+/// that uses the old mount continues to read.
 ///
 /// # Errors
 ///

@@ -42,7 +42,7 @@ pub enum Request {
     },
     /// Say what is attached.
     GraftLs {},
-    /// Leave the upper layer and the workdir to another mount. Whoever asks has made the filesystem of this mount read-only.
+    /// Leave the upper layer and the workdir to another mount. The caller has made the filesystem of this mount read-only.
     GiveUp {},
     /// Say what grafts hide.
     Shadow {

@@ -10,7 +10,7 @@ use crate::overlay::{self, Overlay};
 use crate::sys::stat::Timestamp;
 
 /// Does what `request` says and gives the lines of the answer to `tell`; `changed` is called when the record of the mount has
-/// something new to say. Errors: those of `tell`, when nobody listens any more.
+/// something new to say. Errors: those of `tell`, when the caller has closed the connection.
 pub fn carry_out(
     overlay: &Overlay,
     request: Request,

@@ -116,7 +116,7 @@ fn root_searches_no_program_in_the_path() {
     assert!(!state.path().join("mark").exists(), "a program of $PATH has run");
 }
 
-/// A store that somebody else wrote is checked as a command line is.
+/// A store written by another user is checked like a command line.
 #[test]
 fn a_forged_meta_json_starts_no_program() {
     if !namespace() {
