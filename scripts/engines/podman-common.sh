@@ -285,11 +285,10 @@ do_run() {
 # A program that is not there, an overlay volume of a directory that is not there, a
 # root that is not there. What is left may take a moment to end.
 do_failed_run() {
-    local i
     try run_in t:1 /no/such/program 2>/dev/null
     try run_in -v "$home/no-such-directory:/x:O" t:1 true 2>/dev/null
     try run_in --rootfs "$home/no-such-root:O" true 2>/dev/null
-    for i in {1..50}; do
+    for _ in {1..50}; do
         [ -n "$(mounts_in "$home" | grep '/merged$')" ] || [ "$(daemons_left)" != 0 ] || break
         sleep 0.1
     done
