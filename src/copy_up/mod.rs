@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::config::FsyncMode;
 use crate::error::{Error, Result};
-use crate::inode::Inode;
+use crate::inode::{CopiedUp, Inode};
 use crate::sync::Held;
 use parking_lot::MutexGuard;
 use tell::{Changed, Teller};
@@ -39,6 +39,7 @@ pub enum Need {
 pub struct CopyUp {
     fsync: FsyncMode,
     metacopy: bool,
+    known: CopiedUp,
     teller: Arc<Teller>,
     refused: data::Refused,
 }
@@ -50,9 +51,9 @@ impl std::fmt::Debug for CopyUp {
 }
 
 impl CopyUp {
-    /// Copy-up with these promises.
-    pub fn new(fsync: FsyncMode, metacopy: bool) -> CopyUp {
-        CopyUp { fsync, metacopy, teller: Arc::default(), refused: data::Refused::default() }
+    /// Copy-up with these promises. What is copied up is noted in `known`.
+    pub fn new(fsync: FsyncMode, metacopy: bool, known: CopiedUp) -> CopyUp {
+        CopyUp { fsync, metacopy, known, teller: Arc::default(), refused: data::Refused::default() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.

@@ -219,6 +219,7 @@ impl CopyUp {
             })?;
         }
         state.upper_ino = made.ino;
+        self.known.note(inode, made.ino);
         set_data(&mut state, data);
         if let Some(known) = state.name_mut(&place.parent, &place.name) {
             known.in_upper = true;

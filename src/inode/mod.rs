@@ -1,9 +1,10 @@
 //! Inodes: what the kernel knows by number, and where each is on disk.
 //!
 //! `node` is one inode, `state` what changes about it, `store` finds them by number and counts the kernel's lookups, `handle` are the open files and directories,
-//! `points` the names where other trees are attached.
+//! `copied_up` finds those whose number on disk has changed, `points` the names where other trees are attached.
 //! This room knows where objects are, not what operations mean.
 
+pub mod copied_up;
 pub mod handle;
 pub mod listing;
 pub mod node;
@@ -11,6 +12,7 @@ pub mod points;
 pub mod state;
 pub mod store;
 
+pub use copied_up::CopiedUp;
 pub use handle::{Fh, Handles, OpenDir, OpenFile};
 pub use node::{DirNode, Inode, Located, Node};
 pub use points::{Point, Points, Root};

@@ -355,11 +355,6 @@ impl Lower<'_> {
         Ok(Located::Named(self.dir.fd().call("openat2")?, self.name.into()))
     }
 
-    /// What tells it from other lower files.
-    pub fn identity(&self) -> (LayerId, u64) {
-        (self.dir.layer(), self.ino)
-    }
-
     /// The same, on its own.
     pub fn to_file(self) -> LowerFile {
         LowerFile { dir: Some(self.dir.clone()), name: self.name.into(), ino: self.ino, nlink: self.nlink }

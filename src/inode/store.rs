@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::Ino;
 use super::node::Inode;
+use super::{CopiedUp, Ino};
 use crate::merge::ino::FIRST_COUNTED;
 use crate::sync::{LevelMutex, level};
 
@@ -45,6 +45,7 @@ impl Eq for Known {}
 pub struct Store {
     shards: Box<[Shard]>,
     next_counted: AtomicU64,
+    copied_up: CopiedUp,
     known: AtomicUsize,
     /// How many more lookups of a number the kernel will take back than it was told of.
     expected: LevelMutex<HashMap<Ino, u64>, { level::STORE }>,
@@ -63,8 +64,8 @@ impl Default for Store {
     fn default() -> Store {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
         let (known, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let expected = LevelMutex::default();
-        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED), known, expected, most }
+        let (copied_up, expected) = (CopiedUp::default(), LevelMutex::default());
+        Store { shards, next_counted: AtomicU64::new(FIRST_COUNTED), copied_up, known, expected, most }
     }
 }
 
@@ -78,6 +79,11 @@ impl Store {
     /// The inode that the kernel calls `ino`. Nothing if it was forgotten.
     pub fn get(&self, ino: Ino) -> Option<Arc<Inode>> {
         self.shard(ino).lock().get(&ino).map(|known| known.0.clone())
+    }
+
+    /// Those that were copied up while they were known.
+    pub fn copied_up(&self) -> &CopiedUp {
+        &self.copied_up
     }
 
     /// A number for what has none of its own, or whose own is taken.
@@ -143,6 +149,7 @@ impl Store {
     /// of its names are held by it no longer.
     pub fn forget(&self, ino: Ino, count: u64) -> Option<Arc<Inode>> {
         let gone = self.take_back(ino, count)?;
+        self.copied_up.forget(&gone);
         self.let_go_of_parents(&gone);
         Some(gone)
     }

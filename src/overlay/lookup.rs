@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Overlay;
 use super::attr::{Attr, Lifetime, may_be_unsettled, stat_shown};
+use super::object::Object;
 use crate::copy_up::publish::index_entry;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point, State};
@@ -28,13 +29,6 @@ const KEPT_NAMES: usize = 1024;
 /// The longest name of any layer.
 pub(super) const NAME_MAX: usize = 255;
 
-impl Object {
-    /// The number it shows; nothing if a counter must give one.
-    pub(super) fn number(&self) -> Option<u64> {
-        self.wanted
-    }
-}
-
 /// A name's inode, with one lookup of it, and its attributes.
 #[derive(Debug)]
 pub struct Entry<'a> {
@@ -44,22 +38,6 @@ pub struct Entry<'a> {
     pub attr: Attr,
     /// How long the kernel may believe that the name is this inode's.
     pub lifetime: Lifetime,
-}
-
-/// An object as the layers have it, before it has a number.
-#[derive(Debug)]
-pub(super) struct Object {
-    pub(super) kind: FileKind,
-    /// What the metadata's object is on disk.
-    pub(super) real: Stat,
-    /// The number it should have, and the one it shows.
-    pub(super) wanted: Option<u64>,
-    /// The name alone tells it from others: a hard link that copy-up will break.
-    pub(super) by_name: bool,
-    pub(super) node: Node,
-    pub(super) state: State,
-    /// The name given is the upper object's own.
-    pub(super) in_upper: bool,
 }
 
 impl Overlay {
@@ -176,7 +154,7 @@ impl Overlay {
                     state.rare_mut().data = data;
                 }
                 let mut object = if layer.is_upper() {
-                    upper_object(stack, &place, state)?
+                    self.upper_object(stack, &place, state)?
                 } else {
                     lower_object(stack, layer, &place, state)?
                 };
@@ -189,129 +167,38 @@ impl Overlay {
         }
     }
 
-    /// The inode of an object, known already or new, with one lookup, and with this name.
-    pub(super) fn intern(&self, parent: &Arc<Inode>, name: &OsStr, object: Object) -> Result<InodeRef<'_>> {
-        let identity = object.identity();
-        if let Some(known) = self.refer_counted(parent.ino, name) {
-            if identity.is(&known, parent, name) {
-                return Ok(known);
+    /// A copied-up object is the inode that it was before, if the kernel still knows that one, whatever the marks say.
+    fn upper_object(&self, stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<Object> {
+        let real = place.stat;
+        if stack.is_direct() {
+            state.upper_ino = real.ino;
+            if let Some(sign) = sign_of(place)? {
+                state.rare_mut().sign = sign;
+            }
+            let wanted = stack.pack_ino(real.dev, real.ino);
+            let node = Node::NonDir;
+            return Ok(Object::new(real, wanted, node, state));
+        }
+        let upper = stack.writable()?;
+        let fd = place.dir.fd().call("openat2")?;
+        let at = At::new(fd.as_fd(), &place.name);
+        let mut wanted = stack.pack_ino(real.dev, real.ino);
+        // Only a directory marked impure has children with an origin, and only an indexed file has one elsewhere.
+        if place.dir.is(Fact::Impure) || (real.nlink > 1 && stack.indexes(real.kind)) {
+            if let Some(origin) = upper.origin(at)? {
+                if let Some((device, ino, lower_nlink)) = stack.find_origin(&origin) {
+                    wanted = stack.pack_ino(device, ino);
+                    if real.nlink > 1 && stack.indexes(real.kind) {
+                        find_index(upper, &origin, &real, lower_nlink, &mut state)?;
+                    }
+                }
             }
         }
-        let own = object.wanted.filter(|_| !object.by_name).map(Ino);
-        if let Some(known) = own.and_then(|ino| self.store.refer(ino)) {
-            if parent.stack.is_direct() && identity.is_direct(&known) {
-                self.has_name_now(&known, parent, name)?;
-                return Ok(known);
-            }
-            if identity.is(&known, parent, name) {
-                self.add_name(&known, &mut known.state.write(), parent, name, object.in_upper);
-                return Ok(known);
-            }
-            return self.intern_counted(parent, name, object);
-        }
-        let Some(ino) = own else { return self.intern_counted(parent, name, object) };
-        let (in_upper, real) = (object.in_upper, object.real);
-        let inode = object.into_inode(ino, ino.0, parent);
-        // Before others find it: a directory is told by its name.
-        self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
-        // Somebody looked the same name up meanwhile, or another that wants the same number.
-        let (known, ours) = match self.store.insert(inode) {
-            Ok(inode) => return Ok(inode),
-            Err(both) => both,
-        };
-        self.remove_name(&ours, &mut ours.state.write(), parent, name);
-        if parent.stack.is_direct() && identity.is_direct(&known) {
-            self.has_name_now(&known, parent, name)?;
-            return Ok(known);
-        }
-        if identity.is(&known, parent, name) {
-            self.add_name(&known, &mut known.state.write(), parent, name, in_upper);
-            return Ok(known);
-        }
-        let object = Object::taken_from(ours, real, in_upper)?;
-        self.intern_counted(parent, name, object)
-    }
-
-    /// As `intern`, by a number of the counter: the object's own is another's, or it has none.
-    fn intern_counted(&self, parent: &Arc<Inode>, name: &OsStr, object: Object) -> Result<InodeRef<'_>> {
-        let (identity, in_upper) = (object.identity(), object.in_upper);
-        let ino = self.store.count();
-        // Only a hard link that will be broken shares its number, as on the layer itself; and what has got the number of
-        // something that others have removed, and the kernel has not forgotten.
-        let shares = object.by_name || parent.stack.is_direct();
-        let st_ino = object.wanted.filter(|_| shares).unwrap_or(ino.0);
-        let inode = match self.store.insert(object.into_inode(ino, st_ino, parent)) {
-            Ok(inode) => inode,
-            Err(_) => return Err(Error::Bug("a counted number was given twice")),
-        };
-        // Somebody may have been quicker with the same name.
-        let first = self.claim_name(parent, name, ino).and_then(|first| self.store.refer(first));
-        if let Some(known) = first.filter(|known| identity.is(known, parent, name)) {
-            return Ok(known);
-        }
-        self.add_name(&inode, &mut inode.state.write(), parent, name, in_upper);
-        Ok(inode)
-    }
-}
-
-/// What tells an object from others, before it has a number.
-struct Identity {
-    kind: FileKind,
-    /// Of a directory only in a tree that others change.
-    upper_ino: u64,
-    sign: u64,
-    lower: Option<(LayerId, u64)>,
-}
-
-impl Object {
-    fn identity(&self) -> Identity {
-        let lower = self.state.lower().map(|lower| lower.identity());
-        let upper_ino = self.node.upper_ino(&self.state);
-        Identity { kind: self.kind, upper_ino, sign: self.state.rare().sign, lower }
-    }
-
-    /// The object of an inode that nobody has come to know.
-    fn taken_from(mut inode: Arc<Inode>, real: Stat, in_upper: bool) -> Result<Object> {
-        let inode = Arc::get_mut(&mut inode).ok_or(Error::Bug("an inode that nobody knows is in use"))?;
-        let state = std::mem::take(inode.state.get_mut());
-        let node = std::mem::replace(&mut inode.node, Node::NonDir);
-        Ok(Object { kind: inode.kind, real, wanted: None, by_name: false, node, state, in_upper })
-    }
-
-    fn into_inode(self, ino: Ino, st_ino: u64, parent: &Inode) -> Arc<Inode> {
-        Arc::new(Inode::new(ino, st_ino, self.kind, parent.stack.clone(), self.node, self.state))
-    }
-}
-
-impl Identity {
-    /// As `is` in a tree without marks, whatever names it has: a number there is one object's until it is removed.
-    fn is_direct(&self, known: &Inode) -> bool {
-        let state = known.state.read();
-        let same = state.rare().sign == self.sign && self.is_upper_of(known, &state);
-        known.kind == self.kind && !state.gone && same
-    }
-
-    /// Whether the upper object of `known` has the same number.
-    fn is_upper_of(&self, known: &Inode, state: &State) -> bool {
-        self.upper_ino == known.node.upper_ino(state)
-    }
-
-    /// Whether a known inode is this object: the same number is not enough where layers are untrusted.
-    fn is(&self, known: &Inode, parent: &Inode, name: &OsStr) -> bool {
-        if known.kind != self.kind || known.gave_way() {
-            return false;
-        }
-        let state = known.state.read();
-        if known.is_dir() {
-            // In layers nobody else gives the name to another directory, and none of them has a number to be told by.
-            return !state.gone && state.has_name(parent, name) && self.is_upper_of(known, &state);
-        }
-        let same_upper =
-            self.upper_ino != 0 && self.is_upper_of(known, &state) && state.rare().sign == self.sign;
-        // The layers may have been asked just before the object came up.
-        let lower = state.lower().map(|lower| lower.identity());
-        let same_lower = lower.is_some() && lower == self.lower;
-        same_upper || (same_lower && (self.upper_ino == 0 || state.upper_ino == 0))
+        state.upper_ino = real.ino;
+        let ino = self.store.copied_up().number(stack, real.ino);
+        let known =
+            ino.filter(|_| real.dev == stack.device(LayerId::UPPER)).and_then(|ino| self.store.get(ino));
+        Ok(Object { known, ..Object::new(real, wanted, Node::NonDir, state) })
     }
 }
 
@@ -365,37 +252,7 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
         let few = |listed: &Vec<Vec<_>>| listed.iter().map(Vec::len).sum::<usize>() <= KEPT_NAMES;
         node = node.with_names(names.finish(), listed.filter(few));
     }
-    Ok(Object { kind: FileKind::Dir, real, wanted, by_name: false, in_upper, node, state })
-}
-
-fn upper_object(stack: &Arc<Stack>, place: &Place, mut state: State) -> Result<Object> {
-    let real = place.stat;
-    if stack.is_direct() {
-        state.upper_ino = real.ino;
-        if let Some(sign) = sign_of(place)? {
-            state.rare_mut().sign = sign;
-        }
-        let wanted = stack.pack_ino(real.dev, real.ino);
-        let node = Node::NonDir;
-        return Ok(Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true });
-    }
-    let upper = stack.writable()?;
-    let fd = place.dir.fd().call("openat2")?;
-    let at = At::new(fd.as_fd(), &place.name);
-    let mut wanted = stack.pack_ino(real.dev, real.ino);
-    // Only a directory marked impure has children with an origin, and only an indexed file has one elsewhere.
-    if place.dir.is(Fact::Impure) || (real.nlink > 1 && stack.indexes(real.kind)) {
-        if let Some(origin) = upper.origin(at)? {
-            if let Some((device, ino, lower_nlink)) = stack.find_origin(&origin) {
-                wanted = stack.pack_ino(device, ino);
-                if real.nlink > 1 && stack.indexes(real.kind) {
-                    find_index(upper, &origin, &real, lower_nlink, &mut state)?;
-                }
-            }
-        }
-    }
-    state.upper_ino = real.ino;
-    Ok(Object { kind: real.kind, real, wanted, by_name: false, node: Node::NonDir, state, in_upper: true })
+    Ok(Object { kind: FileKind::Dir, in_upper, ..Object::new(real, wanted, node, state) })
 }
 
 /// What tells a symlink from another with its number: filesystems give a number again at once, and the kernel keeps where
@@ -434,7 +291,7 @@ fn lower_object(stack: &Arc<Stack>, layer: LayerId, place: &Place, mut state: St
         }
     }
     let by_name = hard_linked && !stack.indexes(real.kind);
-    Ok(Object { kind: real.kind, real, wanted, by_name, node: Node::NonDir, state, in_upper: false })
+    Ok(Object { by_name, in_upper: false, ..Object::new(real, wanted, Node::NonDir, state) })
 }
 
 fn is_metacopy(upper: &Upper, origin: &Origin) -> Result<bool> {

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use super::Overlay;
 use super::attr::{Lifetime, stat_shown};
 use super::create::Under;
-use super::lookup::{Entry, NAME_MAX, Object};
+use super::lookup::{Entry, NAME_MAX};
+use super::object::Object;
 use crate::error::{Context, Error, Result};
 use crate::inode::State;
 use crate::inode::{Ino, Inode, InodeRef, Node};
@@ -70,7 +71,7 @@ impl Overlay {
             Node::NonDir
         };
         let wanted = stack.pack_ino(real.dev, real.ino);
-        let object = Object { kind: real.kind, real, wanted, by_name: false, node, state, in_upper: true };
+        let object = Object::new(real, wanted, node, state);
         let inode = self.intern(parent, name, object)?;
         let attr = self.shown(&inode, real)?;
         Ok(Entry { inode, attr, lifetime: Lifetime::of(stack) })

@@ -27,6 +27,7 @@ mod link;
 mod lookup;
 mod made;
 mod names;
+mod object;
 mod point;
 mod populate;
 mod prepare;
@@ -139,16 +140,17 @@ impl Overlay {
     pub fn new(config: &Config, open_files: usize) -> Result<Overlay> {
         let shared = Shared::new(open_files / 2);
         let stack = Arc::new(Stack::open(config, &shared)?);
+        let store = Store::default();
         let overlay = Overlay {
             grafts: Grafts::new(shared, config),
-            copy_up: CopyUp::new(config.fsync, config.marks.metacopy),
+            copy_up: CopyUp::new(config.fsync, config.marks.metacopy, store.copied_up().clone()),
             settings: Settings {
                 static_nlink: config.static_nlink,
                 redirects: config.marks.redirect_dir == RedirectDir::On,
                 writeback: config.writeback,
                 writes_noticed: crate::sys::process::kernel_is_since(6, 13),
             },
-            store: Store::default(),
+            store,
             handles: Handles::default(),
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),

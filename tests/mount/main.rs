@@ -35,6 +35,7 @@ mod graft_sshfs;
 mod graft_way;
 mod hostile;
 mod hostile_trees;
+mod identity;
 mod layers;
 mod limits;
 mod link;
