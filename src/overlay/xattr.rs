@@ -42,7 +42,11 @@ impl Overlay {
         if inode.is_synthetic() || asked.is_some_and(|bit| inode.absent.knows(bit)) {
             return Err(Error::NoAttribute);
         }
-        let read = inode.with(|at| xattr::get_into(at, &stored, buffer).call("getxattr"));
+        let read = inode.with(|at| match xattr::get_into(at, &stored, buffer) {
+            // The kernel asks for the ACL before it lets anybody in, and takes any other errno for the answer to that.
+            Err(Errno::EOPNOTSUPP) if is_acl(name.as_bytes()) => Err(Error::NoAttribute),
+            read => read.call("getxattr"),
+        });
         if let (Some(bit), Err(Errno::ENODATA)) = (asked, read.as_ref().map_err(Error::errno)) {
             inode.absent.note(bit);
         }

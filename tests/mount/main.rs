@@ -44,6 +44,7 @@ mod lookup;
 mod lower_io;
 mod mmap;
 mod names;
+mod odd_sources;
 mod open;
 mod options;
 mod orders;
