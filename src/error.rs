@@ -29,6 +29,8 @@ pub enum Error {
     Busy(&'static str),
     /// The operation would have to cross from one tree to another.
     CrossDevice(&'static str),
+    /// The path to the lower object is longer than a redirect may be.
+    NoRedirect,
     /// A malformed argument.
     Invalid(&'static str),
     /// The name is longer than the upper layer can hold.
@@ -101,7 +103,7 @@ impl Error {
             Error::Busy(_) => Errno::EBUSY,
             Error::NotPermitted(_) => Errno::EPERM,
             Error::Denied => Errno::EACCES,
-            Error::CrossDevice(_) => Errno::EXDEV,
+            Error::CrossDevice(_) | Error::NoRedirect => Errno::EXDEV,
             Error::Invalid(_) => Errno::EINVAL,
             Error::NameTooLong => Errno::ENAMETOOLONG,
             Error::NoAttribute => Errno::ENODATA,
@@ -147,6 +149,13 @@ impl fmt::Display for Error {
                 "{role} {path:?} is in use by another mount: unmount that one first, or give another {role}"
             ),
             Error::Setup(sentence) => f.write_str(sentence),
+            Error::NoRedirect => {
+                write!(
+                    f,
+                    "{}: the path to the lower object is longer than a mark may be",
+                    self.errno().desc()
+                )
+            }
             _ => f.write_str(self.errno().desc()),
         }
     }

@@ -446,11 +446,11 @@ fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {
     parent.upper_dir().ok_or(Error::Bug("a parent was not copied up first"))
 }
 
-/// A redirect to `path`. Errors: `CrossDevice` if it is longer than a redirect may be.
+/// A redirect to `path`. Errors: `NoRedirect` if it is longer than a redirect may be.
 pub fn redirect_to(path: std::ffi::OsString) -> Result<Redirect> {
     let redirect = Redirect::FromRoot(path);
     if redirect.format().len() > MAX_LEN {
-        return Err(Error::CrossDevice("the lower path is longer than a redirect may be"));
+        return Err(Error::NoRedirect);
     }
     Ok(redirect)
 }

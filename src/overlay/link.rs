@@ -13,8 +13,7 @@ use super::remove::count_names;
 use super::{Overlay, redirect};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::State;
-use crate::inode::{Ino, Inode};
+use crate::inode::{Ino, Inode, InodeRef, State};
 use crate::layer::Upper;
 use crate::layer::real_dir::Fact;
 use crate::merge::mark::NlinkBase;
@@ -33,25 +32,39 @@ impl Overlay {
         if inode.is_dir() {
             return Err(Error::NotPermitted("a directory has one name"));
         }
-        self.copy_up.ensure(&inode, Need::Metadata)?;
+        let inode = match self.link_once(&inode, &parent, name) {
+            // Its data cannot stay below, then.
+            Err(Error::NoRedirect) => {
+                self.copy_up.ensure(&inode, Need::Data)?;
+                self.link_once(&inode, &parent, name)?
+            }
+            linked => linked?,
+        };
+        let attr = self.attr_of(&inode)?;
+        Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })
+    }
+
+    /// Makes the name. Returns the inode that it leads to. Errors: as `link`, and `NoRedirect` if the file's data is below and
+    /// no mark can say where.
+    fn link_once(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<InodeRef<'_>> {
+        self.copy_up.ensure(inode, Need::Metadata)?;
         // The path to the name it has already stays.
         let _tree = parent.stack.rename_gate.read();
         let _names = parent.names().write();
-        check_no_point(&parent, name)?;
-        self.copy_up.ensure(&parent, Need::Metadata)?;
+        check_no_point(parent, name)?;
+        self.copy_up.ensure(parent, Need::Metadata)?;
         // It may have given its names away just now. The new name leads to whoever has the others, so that all have one count.
         let inode = inode.now();
         let _gate = inode.gate.lock();
         if parent.stack.is_direct() {
-            self.link_direct(&inode, &parent, name)?;
+            self.link_direct(&inode, parent, name)?;
         } else {
-            self.link_locked(&inode, &parent, name)?;
+            self.link_locked(&inode, parent, name)?;
         }
-        self.sync_names(&parent)?;
+        self.sync_names(parent)?;
         let inode = self.store.refer(inode.ino).ok_or(Error::Stale)?;
-        self.list_name(&parent, name, &inode);
-        let attr = self.attr_of(&inode)?;
-        Ok(Entry { inode, attr, lifetime: Lifetime::of(&parent.stack) })
+        self.list_name(parent, name, &inode);
+        Ok(inode)
     }
 
     fn link_locked(&self, inode: &Arc<Inode>, parent: &Arc<Inode>, name: &OsStr) -> Result<()> {

@@ -35,6 +35,7 @@ mod readdir;
 mod redirect;
 mod remove;
 mod rename;
+mod rename_up;
 mod shadow;
 mod source;
 mod statfs;

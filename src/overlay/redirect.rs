@@ -15,7 +15,7 @@ use crate::merge::redirect::{MAX_LEN, Redirect};
 use crate::sys::At;
 
 /// The redirect from the root to what is `name` in `parent` and carries the redirect `own`. An ancestor that was itself
-/// moved counts by its redirect, not by its name. Errors: `CrossDevice` if it is longer than a redirect may be.
+/// moved counts by its redirect, not by its name. Errors: `NoRedirect` if it is longer than a redirect may be.
 /// Locks: the rename gate is held, no inode's state.
 /// Source: kernel `ovl_get_redirect`.
 pub(super) fn from_root(

@@ -9,9 +9,10 @@ use nix::fcntl::RenameFlags;
 
 use super::create::Under;
 use super::made::Stands;
-use super::remove::{Patience, count_names, is_counted_later, keep_reachable};
+use super::remove::{Patience, count_names, keep_reachable};
+use super::rename_up::{has_data_below, is_up};
 use super::{Caller, Overlay, redirect};
-use crate::copy_up::{Need, meta};
+use crate::copy_up::meta;
 use crate::error::{Context, Error, Result};
 use crate::inode::State;
 use crate::inode::{Ino, Inode, InodeRef};
@@ -109,7 +110,18 @@ impl Overlay {
             // Made before anything moves, so that a refusal comes in time.
             let whiteout =
                 asked.whiteout_of.map(|caller| self.shown_whiteout(caller, &parent)).transpose()?;
-            let moved = self.rename_locked(&old, &new, mode)?;
+            let moved = match self.rename_locked(&old, &new, mode) {
+                // Its data cannot stay below, then.
+                Err(Error::NoRedirect) if has_data_below(&old, &new, mode).next().is_some() => {
+                    drop((new_names, names, gate));
+                    if patience == Patience::Little {
+                        return Ok(false);
+                    }
+                    self.bring_data_up(&old, &new, mode)?;
+                    continue;
+                }
+                moved => moved?,
+            };
             if let Some(whiteout) = whiteout.filter(|_| moved) {
                 self.put_whiteout_locked(whiteout, &parent, name)?;
             }
@@ -129,25 +141,6 @@ impl Overlay {
             return Err(Error::CrossDevice("the directory has lower parts, and redirect_dir is not on"));
         }
         Ok(())
-    }
-
-    /// Copies up what will move. Locks: none is held, since it may take long.
-    fn bring_up(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> Result<()> {
-        self.copy_up.ensure(old.inode.as_ref().ok_or(Error::NotFound)?, Need::Metadata)?;
-        self.copy_up.ensure(old.parent, Need::Metadata)?;
-        self.copy_up.ensure(new.parent, Need::Metadata)?;
-        match &new.inode {
-            Some(target) if mode == Mode::Exchange => self.copy_up.ensure(target, Need::Metadata),
-            Some(target) if !target.is_dir() => self.prepare_unlink(target),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether what `bring_up` would do copies so much that it should not keep a worker busy.
-    fn moving_copies_much(&self, old: &Place<'_>, new: &Place<'_>, mode: Mode) -> bool {
-        let copied = |target: &&InodeRef<'_>| mode == Mode::Exchange || is_counted_later(target);
-        let target = new.inode.as_ref().filter(copied);
-        old.inode.iter().chain(target).any(|inode| self.metadata_copies_much(inode))
     }
 
     /// Whether anything was to be moved.
@@ -456,17 +449,6 @@ impl Overlay {
         self.sync_names(old.parent)?;
         if Arc::ptr_eq(old.parent, new.parent) { Ok(()) } else { self.sync_names(new.parent) }
     }
-}
-
-/// Whether all that is to be in the upper layer before the move is there.
-fn is_up(old: &Place<'_>, new: &Place<'_>, mode: Mode) -> bool {
-    let parents = old.parent.has_upper() && new.parent.has_upper();
-    parents
-        && old.inode.as_ref().is_some_and(|inode| inode.has_upper())
-        && new.inode.as_ref().is_none_or(|target| match mode {
-            Mode::Exchange => target.has_upper(),
-            Mode::Replace | Mode::NoReplace => target.is_dir() || !is_counted_later(target),
-        })
 }
 
 /// Runs `call`, which moves the object to `to`. Nobody opens a directory by either name meanwhile.

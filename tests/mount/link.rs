@@ -231,3 +231,40 @@ fn regression_a_link_to_a_name_whose_directory_is_below() {
     fs::remove_file(f.p("d/e/two")).unwrap();
     f.check(|root| assert_eq!(text(root.join("d/newer")), "content"));
 }
+
+/// dpkg renames and links what it replaces. No mark holds so long a path, so the data comes up; the kernel answers EXDEV.
+#[test]
+fn a_file_whose_data_stays_below_moves_from_any_depth() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("EXDEV beyond 256 bytes")) else { return };
+    let deep = ["directory-of-forty-bytes-in-a-long-path-"; 8].join("/");
+    let file = |name: &str| format!("{deep}/{name}");
+    let names = ["moved", "linked", "changed", "exchanged", "hard"];
+    for name in names {
+        f.lower(0).file(file(name), name).mode(0o644);
+    }
+    f.lower(0).hardlink(file("hard-too"), file("hard")).file(file("back"), "back");
+    if mode() == Mode::Root {
+        f.options.push("metacopy=on,redirect_dir=on".into());
+    }
+    f.mount();
+    sys::mkdir(f.p("to"), 0o755).unwrap();
+    sys::rename(f.p(file("moved")), f.p("to/moved")).unwrap();
+    sys::link(f.p(file("linked")), f.p("to/linked")).unwrap();
+    // Only its metadata is up when it moves.
+    sys::chmod(f.p(file("changed")), 0o600).unwrap();
+    sys::rename(f.p(file("changed")), f.p("to/changed")).unwrap();
+    sys::renameat2(f.p(file("exchanged")), f.p(file("back")), libc::RENAME_EXCHANGE).unwrap();
+    sys::rename(f.p(file("back")), f.p("to/exchanged")).unwrap();
+    sys::link(f.p(file("hard")), f.p("to/hard")).unwrap();
+    f.check(|m| {
+        for name in names {
+            assert_eq!(text(m.join("to").join(name)), name);
+        }
+        assert_eq!(text(m.join(file("exchanged"))), "back");
+        assert_eq!(text(m.join(file("hard-too"))), "hard");
+        assert_eq!(stat(m.join("to/changed")).mode() & 0o777, 0o600);
+        for gone in ["moved", "changed"] {
+            assert_eq!(missing(m.join(file(gone))), Errno::ENOENT);
+        }
+    });
+}
