@@ -41,6 +41,8 @@ pub enum Error {
     Range,
     /// The filesystem below, or an option, does not offer this.
     Unsupported,
+    /// A request that the kernel need not make again: it does by itself what there is to do.
+    NotServed,
     /// An ioctl that is not handled.
     NoIoctl,
     /// The object behind a number is gone.
@@ -109,6 +111,7 @@ impl Error {
             Error::NoAttribute => Errno::ENODATA,
             Error::Range => Errno::ERANGE,
             Error::Unsupported => Errno::EOPNOTSUPP,
+            Error::NotServed => Errno::ENOSYS,
             Error::NoIoctl => Errno::ENOTTY,
             Error::Stale => Errno::ESTALE,
             // The kernel answers EPERM or EINVAL here, as if the caller had erred. The data is what is wrong.
@@ -122,7 +125,9 @@ impl Error {
     /// How loud the error is in the log.
     pub fn level(&self) -> Level {
         match self {
-            Error::NotFound | Error::NoAttribute | Error::Range | Error::NoIoctl => Level::Trace,
+            Error::NotFound | Error::NoAttribute | Error::Range | Error::NotServed | Error::NoIoctl => {
+                Level::Trace
+            }
             Error::BadMark { .. } => Level::Warn,
             Error::Sys { errno: Errno::EIO | Errno::ENOSPC | Errno::EDQUOT | Errno::EUCLEAN, .. } => {
                 Level::Warn

@@ -19,7 +19,7 @@ use super::reply::answer;
 use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
-use crate::overlay::{Asked, NewNode, SetAttr};
+use crate::overlay::{Asked, NewNode, SetAttr, Writing};
 use crate::sys::copy::Seek;
 use crate::sys::xattr::SetMode;
 
@@ -236,20 +236,23 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        bits: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let how = Writing {
+            clears_set_id: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+            appends: flags(bits.0).contains(OFlag::O_APPEND),
+        };
         let waits = self.overlay.waits_for(Ino(ino.0));
         if waits.is_some() {
             let data = data.to_vec();
             return self.apart_if(waits, false, move |served| {
-                let written = served.overlay.write(handle(fh), offset, &data, clear_set_id);
+                let written = served.overlay.write(handle(fh), offset, &data, how);
                 answer!("write", ino.0, reply, written, len => reply.written(len as u32))
             });
         }
-        let written = self.overlay.write(handle(fh), offset, data, clear_set_id);
+        let written = self.overlay.write(handle(fh), offset, data, how);
         answer!("write", ino.0, reply, written, len => reply.written(len as u32))
     }
 

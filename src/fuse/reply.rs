@@ -13,16 +13,17 @@ pub fn refusal(operation: &'static str, ino: u64, error: &Error) -> Errno {
         Level::Warn => warn!(operation, ino, "{error}"),
         Level::Error => error!(operation, ino, "{error}"),
     }
-    errno_for_kernel(error.errno())
+    errno_for_kernel(error)
 }
 
 /// To the kernel's FUSE client ENOSYS says that the daemon does not know the request, and it asks no more: after one of a
 /// source's fsync(2), every fsync(2) in the mount would succeed and do nothing. What it is meant to say has its own errno.
 /// Source: kernel `fs/fuse/file.c`, `fc->no_fsync` and its like.
-fn errno_for_kernel(errno: nix::errno::Errno) -> Errno {
-    match errno {
-        nix::errno::Errno::ENOSYS => Errno::EOPNOTSUPP,
-        errno => Errno::from_i32(errno as i32),
+fn errno_for_kernel(error: &Error) -> Errno {
+    match (error, error.errno()) {
+        (Error::NotServed, _) => Errno::ENOSYS,
+        (_, nix::errno::Errno::ENOSYS) => Errno::EOPNOTSUPP,
+        (_, errno) => Errno::from_i32(errno as i32),
     }
 }
 

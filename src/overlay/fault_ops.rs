@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 use super::fault_tests::{CALLER, Operation};
 use crate::error::{Error, Result};
 use crate::inode::{Fh, Ino};
-use crate::overlay::{Asked, NewNode, Overlay, RenameMode, SetAttr};
+use crate::overlay::{Asked, NewNode, Overlay, RenameMode, SetAttr, Writing};
 use crate::sys::attr::SetTime;
 use crate::sys::stat::Timestamp;
 use crate::sys::xattr::SetMode;
@@ -110,7 +110,9 @@ fn opened(overlay: &Overlay, path: &str, flags: OFlag, act: impl FnOnce(Fh) -> R
 }
 
 fn write(overlay: &Overlay, path: &str) -> Result<()> {
-    opened(overlay, path, OFlag::O_WRONLY, |fh| overlay.write(fh, 3, b"written", false).map(drop))
+    opened(overlay, path, OFlag::O_WRONLY, |fh| {
+        overlay.write(fh, 3, b"written", Writing { clears_set_id: false, appends: false }).map(drop)
+    })
 }
 
 fn truncate_by_open(overlay: &Overlay, path: &str) -> Result<()> {

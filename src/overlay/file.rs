@@ -52,7 +52,7 @@ pub struct Opened {
     pub flushes: bool,
 }
 
-/// What the daemon keeps of open(2) flags: it writes at the offset that the kernel gives, through the page cache,
+/// What the daemon keeps of open(2) flags: it writes where the kernel says with each request, through the page cache,
 /// whatever the caller asked.
 const KEPT: OFlag = OFlag::O_ACCMODE.union(OFlag::O_SYNC).union(OFlag::O_DSYNC);
 
@@ -61,11 +61,10 @@ fn access(flags: OFlag) -> OFlag {
     flags & OFlag::O_ACCMODE
 }
 
-/// The flags that the daemon's own descriptor of a file of `stack` has.
-fn kept(stack: &Stack, flags: OFlag) -> OFlag {
-    // Where others append, too, only the file itself knows its end.
-    flags & if stack.is_direct() { KEPT | OFlag::O_APPEND } else { KEPT }
-}
+/// What fcntl(2) may take back while a file is open. The kernel opens a backing file with the flags that the file has then, and
+/// knows of no change: dd(1) with `oflag=direct` clears the flag for its last block, which would be refused.
+/// Source: kernel `fuse_passthrough_open`, `backing_file_open`.
+const MAY_CHANGE: OFlag = OFlag::O_APPEND.union(OFlag::O_DIRECT);
 
 fn writes(flags: OFlag) -> bool {
     access(flags) != OFlag::O_RDONLY
@@ -110,7 +109,7 @@ impl Overlay {
         };
         let made = match made {
             // It is open already as the caller wants it, or for more.
-            Some(made) if writes(flags) && kept(&inode.stack, flags) == access(flags) => {
+            Some(made) if writes(flags) && flags & KEPT == access(flags) => {
                 let mode = stat::stat(At::fd(made.as_fd())).call("statx")?.mode;
                 return self.open_made(caller, &inode, flags, made, mode);
             }
@@ -181,7 +180,7 @@ impl Overlay {
             return open::file(at, (flags & KEPT) | OFlag::O_NOATIME)
                 .or_else(|_| open::file(at, flags & KEPT));
         }
-        let kept = kept(stack, flags);
+        let kept = flags & KEPT;
         let open = |kept| match open::file(at, kept) {
             // It takes nothing but appends, and says so by an inode flag.
             Err(Errno::EPERM) if flags.contains(OFlag::O_APPEND) => open::file(at, kept | OFlag::O_APPEND),
@@ -242,6 +241,7 @@ impl Overlay {
             && inode.stack.passes.load(Ordering::Relaxed)
             && (in_upper || below || !inode.stack.is_writable())
             && in_upper == in_upper_now
+            && !flags.intersects(MAY_CHANGE)
             // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
             && !set_id;
         let passes = opens.passthrough > 0 || (may_pass && opens.cached == 0);

@@ -13,6 +13,15 @@ use crate::inode::{Fh, Ino, OpenFile};
 use crate::sys::copy::{self, Seek};
 use crate::sys::{attr, cred, open};
 
+/// How something is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Writing {
+    /// The writer may not keep set-id bits.
+    pub clears_set_id: bool,
+    /// The descriptor appends at the moment: fcntl(2) may have changed that since it was opened.
+    pub appends: bool,
+}
+
 impl Overlay {
     /// Reads up to `buffer.len()` bytes at `offset`; how many there were.
     pub fn read(&self, fh: Fh, offset: u64, buffer: &mut [u8]) -> Result<usize> {
@@ -24,12 +33,16 @@ impl Overlay {
         read(fd.as_fd(), buffer, offset).call("pread")
     }
 
-    /// Writes `data` at `offset`; how much was written. `clear_set_id` says that the writer may not keep set-id bits.
-    pub fn write(&self, fh: Fh, offset: u64, data: &[u8], clear_set_id: bool) -> Result<usize> {
+    /// Writes `data` at `offset`; how much was written.
+    pub fn write(&self, fh: Fh, offset: u64, data: &[u8], how: Writing) -> Result<usize> {
         let file = self.file(fh)?;
         let fd = self.descriptor(&file)?;
-        let write = || copy::pwrite(fd.as_fd(), data, offset);
-        let written = if clear_set_id { cred::without_fsetid(write) } else { write() };
+        // Where others append, too, only the file itself knows its end.
+        let write = || match how.appends && file.inode.stack.is_direct() {
+            true => copy::append(fd.as_fd(), data),
+            false => copy::pwrite(fd.as_fd(), data, offset),
+        };
+        let written = if how.clears_set_id { cred::without_fsetid(write) } else { write() };
         self.note_loss(&written);
         written.call("pwrite")
     }
@@ -44,7 +57,7 @@ impl Overlay {
     /// takes everything for data when it hears that there is no such call.
     pub fn seek(&self, fh: Fh, offset: u64, what: Seek) -> Result<u64> {
         if self.settings.writeback {
-            return Err(Error::Sys { call: "lseek", errno: Errno::ENOSYS });
+            return Err(Error::NotServed);
         }
         let file = self.file(fh)?;
         copy::seek(self.descriptor(&file)?.as_fd(), offset, what).call("lseek")

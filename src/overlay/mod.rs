@@ -57,6 +57,7 @@ use smallvec::SmallVec;
 pub use attr::{Attr, Lifetime, SetAttr};
 pub use create::NewNode;
 pub use file::{IoMode, Opened};
+pub use io::Writing;
 pub use lookup::Entry;
 pub use readdir::{DirEntry, DirEntryPlus, Told};
 pub use rename::{Asked, RenameMode};

@@ -50,12 +50,25 @@ fn read_until(
 
 /// Writes all of `data` at `offset`, or as much as there is room for.
 pub fn pwrite(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
+    write_all(data, |rest, done| nix::sys::uio::pwrite(file, rest, to_offset(offset + done as u64)?))
+}
+
+/// Writes all of `data` at the end of the file, wherever that is at the moment, or as much as there is room for.
+pub fn append(file: BorrowedFd<'_>, data: &[u8]) -> Result<usize> {
+    write_all(data, |rest, _| {
+        let part = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
+        // SAFETY: the buffer is only read and outlives the call.
+        let wrote = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, 0, libc::RWF_APPEND) };
+        Errno::result(wrote).map(|wrote| wrote as usize)
+    })
+}
+
+fn write_all(data: &[u8], mut write: impl FnMut(&[u8], usize) -> Result<usize>) -> Result<usize> {
     fault::point()?;
     let mut done = 0;
     while done < data.len() {
-        let at = to_offset(offset + done as u64)?;
         let Some(rest) = data.get(done..) else { break };
-        match nix::sys::uio::pwrite(file, rest, at) {
+        match write(rest, done) {
             Ok(0) => break,
             Ok(wrote) => done += wrote,
             Err(Errno::EINTR) => {}

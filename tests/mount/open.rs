@@ -2,6 +2,8 @@
 
 use crate::common::*;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::process::Command;
 
 #[test]
 fn exclusive_creation_has_one_winner() {
@@ -183,4 +185,82 @@ fn sync_calls_succeed() {
     assert_eq!(unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&w)) }, 0);
     drop(w);
     f.check(|m| assert_eq!(text(m.join("d/f")), "synced"));
+}
+
+/// Files that a mount opens in different ways, by these flags, each holding ten bytes.
+fn opened_with(f: &mut Fixture, flags: i32) -> Vec<(&'static str, File)> {
+    f.lower(0).file("low", "0123456789").file("several", "0123456789").dir("data");
+    f.upper().file("up", "0123456789");
+    f.source("data").file("f", "0123456789");
+    f.bind("data", "/data", "");
+    f.mount();
+    let made = sys::open(f.p("made"), libc::O_CREAT | libc::O_RDWR | flags, 0o644).unwrap();
+    made.set_len(10).unwrap();
+    let mut all = vec![("made", made)];
+    for name in ["low", "up", "data/f"] {
+        all.push((name, sys::open(f.p(name), libc::O_RDWR | flags, 0).unwrap()));
+    }
+    all
+}
+
+fn set_flags(file: &File, flags: i32) {
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) }, 0);
+}
+
+#[test]
+fn append_can_be_taken_back_and_given() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("it has no grafts")) else { return };
+    let files = opened_with(&mut f, libc::O_APPEND);
+    let len = |file: &File| file.metadata().unwrap().len();
+    for (name, file) in &files {
+        // pwrite(2) appends on Linux, whatever the offset.
+        file.write_all_at(b"a", 0).unwrap();
+        assert_eq!(len(file), 11, "{name}");
+        set_flags(file, 0);
+        file.write_all_at(b"Z", 0).unwrap();
+        assert_eq!((len(file), through(file)[0]), (11, b'Z'), "{name}: not at the end any more");
+        set_flags(file, libc::O_APPEND);
+        file.write_all_at(b"b", 0).unwrap();
+        assert_eq!((len(file), through(file)[11]), (12, b'b'), "{name}: again at the end");
+        if *name != "data/f" {
+            let part = libc::iovec { iov_base: b"Y".as_ptr().cast_mut().cast(), iov_len: 1 };
+            let no_append = 0x20;
+            let wrote = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, 1, no_append) };
+            assert_eq!((wrote, len(file), through(file)[1]), (1, 12, b'Y'), "{name}: RWF_NOAPPEND");
+        }
+    }
+    drop(files);
+    f.check(|m| {
+        for name in ["made", "low", "up", "data/f"] {
+            assert_eq!(stat(m.join(name)).len(), 12, "{name}");
+        }
+    });
+}
+
+/// dd(1) with `oflag=direct` does so for its last block.
+#[test]
+fn direct_io_can_be_taken_back() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("it has no grafts")) else { return };
+    if sys::open(f.up("probe"), libc::O_CREAT | libc::O_RDWR | libc::O_DIRECT, 0o644).is_err() {
+        println!("skipped: the filesystem has no direct I/O");
+        return;
+    }
+    sys::unlink(f.up("probe")).unwrap();
+    let files = opened_with(&mut f, libc::O_DIRECT);
+    for (name, file) in &files {
+        set_flags(file, 0);
+        file.write_all_at(b"odd", 1).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(&through(file)[1..4], b"odd", "{name}");
+    }
+    drop(files);
+    for name in ["dd", "data/dd", "low"] {
+        let args = ["if=/dev/zero", "bs=4096", "count=10001", "iflag=count_bytes", "oflag=direct"];
+        let done = run(Command::new("dd").args(args).arg(format!("of={}", f.p(name).display())));
+        assert_eq!(done.code, Some(0), "{name}: {}", done.err);
+    }
+    f.check(|m| {
+        for name in ["dd", "data/dd", "low"] {
+            assert_eq!(stat(m.join(name)).len(), 10001, "{name}");
+        }
+    });
 }
