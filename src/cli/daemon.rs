@@ -321,24 +321,46 @@ fn device_at(mountpoint: &Path) -> Option<String> {
     mounts::at(&mounts, mountpoint).filter(|entry| entry.is_ours()).map(|entry| entry.device.clone())
 }
 
+/// How long a signal waits for a mount that is in use, before it says so.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 /// Starts the thread that handles signals: SIGTERM and SIGINT unmount, and detach the second time; SIGHUP does what `hangup`
 /// says.
 fn obey(mut signals: Signals, hangup: Hangup, at: PathBuf, device: Option<String>) -> Outcome {
+    // Whether a signal to unmount is among these; the others are handled.
+    let unmounts = move |signals: &mut dyn Iterator<Item = i32>| {
+        signals.fold(false, |unmounts, signal| match (signal, &hangup) {
+            (SIGHUP, Hangup::Reopens(file)) => {
+                file.iter().for_each(|file| file.reopen());
+                unmounts
+            }
+            _ => {
+                tracing::info!("signal {signal}: unmounting");
+                true
+            }
+        })
+    };
     let thread = move || {
         let mut told = false;
-        for signal in signals.forever() {
-            if let (SIGHUP, Hangup::Reopens(file)) = (signal, &hangup) {
-                file.iter().for_each(|file| file.reopen());
+        loop {
+            if !unmounts(&mut signals.wait()) {
                 continue;
             }
-            tracing::info!("signal {signal}: unmounting");
             // Another mount may be at this path by now.
             if device.is_none() || device_at(&at) != device {
                 tracing::warn!("{at:?} is detached; the daemon ends when the last program has let go of it");
                 continue;
             }
-            let lazy = std::mem::replace(&mut told, true);
-            if let Err(Failure::Failed(why) | Failure::Usage(why)) = detach(&at, lazy) {
+            let mut lazy = std::mem::replace(&mut told, true);
+            let begun = Instant::now();
+            let mut detached = detach(&at, lazy);
+            // A program that has just been started may have a file of the mount open for a moment.
+            while detached.is_err() && !lazy && begun.elapsed() < LETTING_GO {
+                std::thread::sleep(Duration::from_millis(50));
+                lazy = unmounts(&mut signals.pending());
+                detached = detach(&at, lazy);
+            }
+            if let Err(Failure::Failed(why) | Failure::Usage(why)) = detached {
                 let remedy = if lazy { "" } else { "; a second signal detaches it" };
                 tracing::warn!("{why}{remedy}");
             }
