@@ -14,12 +14,12 @@ use fuser::{
 };
 use nix::fcntl::OFlag;
 
-use super::convert::{decode_device, file_type, rename_mode, set_time};
+use super::convert::{decode_device, file_type, rename_mode, set_time, writing};
 use super::reply::answer;
 use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
-use crate::overlay::{Asked, NewNode, SetAttr, Writing};
+use crate::overlay::{Asked, NewNode, SetAttr};
 use crate::sys::copy::Seek;
 use crate::sys::xattr::SetMode;
 
@@ -240,10 +240,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let how = Writing {
-            clears_set_id: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
-            appends: flags(bits.0).contains(OFlag::O_APPEND),
-        };
+        let how = writing(write_flags, bits);
         let waits = self.overlay.waits_for(Ino(ino.0));
         if waits.is_some() {
             let data = data.to_vec();

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, OpenFlags, RenameFlags, TimeOrNow, WriteFlags};
 
 use crate::merge::listing::FileKind;
-use crate::overlay::{Attr, RenameMode};
+use crate::overlay::{Attr, RenameMode, Writing};
 use crate::sys::attr::SetTime;
 use crate::sys::stat::Timestamp;
 
@@ -101,6 +101,14 @@ fn encode_device(major: u32, minor: u32) -> u32 {
 /// Device numbers out of the kernel's 32 bits. Source: kernel `new_decode_dev`.
 pub fn decode_device(device: u32) -> (u32, u32) {
     ((device & 0xfff00) >> 8, (device & 0xff) | ((device >> 12) & 0xfff00))
+}
+
+/// How a WRITE is to be made. The flags of the file are those that it has now, not those it was opened with.
+pub fn writing(write: WriteFlags, file: OpenFlags) -> Writing {
+    Writing {
+        clears_set_id: write.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        appends: file.0 & libc::O_APPEND != 0,
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod graft;
 mod ids;
 mod in_volume;
 mod io;
+mod layered_names;
 mod lead;
 mod learn;
 mod link;

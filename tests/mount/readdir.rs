@@ -398,3 +398,35 @@ fn directories_of_many_layers_are_listed_before_they_are_looked_up() {
         assert_eq!(fs::read_dir(m.join("moved")).unwrap().count(), 6);
     });
 }
+
+/// `impure` says that a directory has children with the number of a lower object. Listing it takes the mark away where none has,
+/// as in the kernel.
+#[test]
+fn a_directory_is_marked_impure_while_it_has_a_child_from_below() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).file("low", "x").file("both/low", "x").file("both/other", "x");
+    f.mount();
+    let marked = |f: &Fixture, dir: &str| sys::getxattr(f.up(dir), overlay_xattr("impure")).is_ok();
+    sys::mkdir(f.p("d"), 0o755).unwrap();
+    sys::mkdir(f.p("d/own"), 0o755).unwrap();
+    assert!(!marked(&f, "d"));
+    sys::rename(f.p("low"), f.p("d/low")).unwrap();
+    assert_eq!((names(f.p("d")), marked(&f, "d")), (vec!["low".into(), "own".into()], true));
+    f.check(|m| {
+        let entry = dents(m.join("d")).into_iter().find(|entry| entry.name == "low").unwrap();
+        assert_eq!(entry.ino, stat(m.join("d/low")).ino());
+    });
+    sys::unlink(f.p("d/low")).unwrap();
+    assert_eq!((names(f.p("d")), marked(&f, "d")), (vec!["own".into()], false));
+    // And again, so that nothing remembers that there was none.
+    sys::rename(f.p("both/low"), f.p("d/again")).unwrap();
+    assert!(marked(&f, "d"));
+    f.check(|m| {
+        let entry = dents(m.join("d")).into_iter().find(|entry| entry.name == "again").unwrap();
+        assert_eq!(entry.ino, stat(m.join("d/again")).ino());
+    });
+    // One that is merged keeps it: lower children may come up at any time.
+    fs::write(f.p("both/other"), "y").unwrap();
+    sys::unlink(f.p("both/other")).unwrap();
+    assert_eq!((names(f.p("both")), marked(&f, "both")), (vec![], true));
+}
