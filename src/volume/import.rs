@@ -15,7 +15,7 @@ use tar::EntryType;
 use super::archive::{XATTR, time};
 use super::attach::Fill;
 use super::meta::{Meta, Populated, now};
-use super::reader::{Head, Reader};
+use super::reader::{Head, Reader, device};
 use super::store::Store;
 use super::{driver, name};
 use crate::error::{Error, Result};
@@ -157,9 +157,7 @@ impl Unpack<'_> {
                     EntryType::Block => libc::S_IFBLK,
                     _ => libc::S_IFIFO,
                 };
-                let number = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-                let header = &head.header;
-                let (major, minor) = (number(header.device_major()), number(header.device_minor()));
+                let (major, minor) = device(head).map_err(header_is_broken)?;
                 names::mknod(at, format | 0o600, major, minor).map_err(told)?;
             }
             other => return Err(format!("a type that is not known, {other:?}: leave it out")),
@@ -237,17 +235,20 @@ fn components(path: &[u8]) -> Refused<Vec<&OsStr>> {
 }
 
 fn attributes(head: &Head) -> Refused<Attributes> {
-    let broken = |error: io::Error| format!("its header is broken ({error}): write the archive again");
-    let header = &head.header;
-    let id = |key: &str, id: io::Result<u64>| {
-        let id = head.number(key, id).map_err(broken)?;
-        u32::try_from(id).map_err(|_| format!("its {key} {id} is no id: leave it out"))
+    let fields = head.header.as_old();
+    let id = |key: &str, field: &[u8]| {
+        let id = head.number(key, field).map_err(header_is_broken)?;
+        // The highest means "leave it as it is" to chown(2).
+        let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(id);
+        id.map_err(|id| format!("its {key} {id} is no id: leave it out"))
     };
     let mtime = match head.record("mtime") {
         Some(text) => time(text).ok_or("its time is no number: write the archive again")?,
         None => {
-            let secs = header.mtime().map_err(broken)?;
-            Timestamp { secs: i64::try_from(secs).unwrap_or(i64::MAX), nanos: 0 }
+            let secs = head.number("mtime", &fields.mtime).map_err(header_is_broken)?;
+            let secs =
+                i64::try_from(secs).map_err(|_| format!("its time {secs} is too far away: leave it out"))?;
+            Timestamp { secs, nanos: 0 }
         }
     };
     let mut xattrs = HashMap::new();
@@ -257,8 +258,13 @@ fn attributes(head: &Head) -> Refused<Attributes> {
         let name = CString::new(name).map_err(|_| "an attribute's name has a NUL: leave it out")?;
         xattrs.insert(name, value.to_vec());
     }
-    let (uid, gid) = (id("uid", header.uid())?, id("gid", header.gid())?);
-    Ok(Attributes { uid, gid, mode: header.mode().map_err(broken)? & 0o7777, mtime, xattrs })
+    let (uid, gid) = (id("uid", &fields.uid)?, id("gid", &fields.gid)?);
+    let mode = head.number("mode", &fields.mode).map_err(header_is_broken)?;
+    Ok(Attributes { uid, gid, mode: (mode & 0o7777) as u32, mtime, xattrs })
+}
+
+fn header_is_broken(error: io::Error) -> String {
+    format!("its header is broken ({error}): write the archive again")
 }
 
 fn copy_data(from: &mut impl Read, to: &mut File) -> Refused<()> {

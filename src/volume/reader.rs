@@ -51,10 +51,10 @@ impl Head {
         self.records.iter().map(|(key, value)| (&key[..], &value[..]))
     }
 
-    /// A number that a record may say better than the header.
-    pub fn number(&self, key: &str, header: io::Result<u64>) -> io::Result<u64> {
+    /// A number that a record may say better than this field of the header.
+    pub fn number(&self, key: &str, field: &[u8]) -> io::Result<i128> {
         match self.record(key) {
-            None => header,
+            None => number(field).ok_or_else(|| broken(&format!("its {key} is no number"))),
             Some(text) => {
                 let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
                 number.ok_or_else(|| broken(&format!("its {key} is no number")))
@@ -81,14 +81,15 @@ impl<R: Read> Reader<R> {
             let Some(header) = self.header()? else { return Ok(None) };
             let mut head = Head { header, path: Vec::new(), link: None, records };
             let kind = head.header.entry_type();
-            let own = head.header.entry_size();
+            let field = &head.header.as_old().size;
             let size = match kind {
                 EntryType::XHeader
                 | EntryType::XGlobalHeader
                 | EntryType::GNULongName
-                | EntryType::GNULongLink => own?,
-                _ => head.number("size", own)?,
+                | EntryType::GNULongLink => number(field).ok_or_else(|| broken("its size is no number"))?,
+                _ => head.number("size", field)?,
             };
+            let size = u64::try_from(size).map_err(|_| broken("its size is none that a file can have"))?;
             self.left = size;
             self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
             match kind {
@@ -170,6 +171,42 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
+/// A number in a header: octal digits, or what does not fit into these as a big-endian number in two's complement, with
+/// the highest bit as the sign that it is one. Source: tar(5), "Numeric Extensions".
+fn number(field: &[u8]) -> Option<i128> {
+    let (&first, rest) = field.split_first()?;
+    if first & 0x80 == 0 {
+        let digits = field.split(|byte| *byte == 0).next()?;
+        let digits = std::str::from_utf8(digits).ok()?.trim();
+        return i128::from_str_radix(digits, 8).ok().filter(|number| *number >= 0);
+    }
+    let sign = if first & 0x40 == 0 { 0 } else { -1 };
+    let start = (sign << 6) | i128::from(first & 0x3f);
+    // No field has more than twelve bytes.
+    Some(rest.iter().take(14).fold(start, |number, byte| (number << 8) | i128::from(*byte)))
+}
+
+/// A device's major and minor number. Errors: one that no device has. Nothing where the header has no room for them, or says nothing.
+pub(super) fn device(head: &Head) -> io::Result<(u32, u32)> {
+    let header = &head.header;
+    let fields = match (header.as_gnu(), header.as_ustar()) {
+        (Some(gnu), _) => Some((&gnu.dev_major, &gnu.dev_minor)),
+        (None, Some(ustar)) => Some((&ustar.dev_major, &ustar.dev_minor)),
+        (None, None) => None,
+    };
+    let part = |key: &str, field: Option<&[u8; 8]>| {
+        let blank = |field: &&[u8; 8]| field.iter().all(|byte| matches!(byte, 0 | b' '));
+        let field = field.filter(|field| !blank(field)).map_or(&b"0"[..], |field| &field[..]);
+        let number = head.number(key, field)?;
+        u32::try_from(number)
+            .map_err(|_| broken(&format!("its {key} {number} is none that a device can have")))
+    };
+    Ok((
+        part("SCHILY.devmajor", fields.map(|(major, _)| major))?,
+        part("SCHILY.devminor", fields.map(|(_, minor)| minor))?,
+    ))
+}
+
 /// A name as GNU tar writes it: up to the first NUL.
 fn name(mut data: Vec<u8>) -> Vec<u8> {
     data.truncate(data.iter().position(|byte| *byte == 0).unwrap_or(data.len()));
@@ -243,7 +280,7 @@ mod tests {
             // Damaged entries end before they should.
             let _ = reader.by_ref().take(1 << 16).read_to_end(&mut data);
             assert!(data.len() <= bytes.len());
-            let _ = (head.kind(), head.number("mtime", head.header.mtime()), head.record("path"));
+            let _ = (head.kind(), head.number("mtime", &head.header.as_old().mtime), head.record("path"));
         }
     }
 

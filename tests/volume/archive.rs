@@ -246,3 +246,65 @@ fn an_archive_is_not_written_to_a_terminal() {
     let done = run(script.env("STRATAFS_STATE", state.path()));
     assert!(done.code == Some(2) && done.out.contains("not for a terminal"), "{done:?}");
 }
+
+/// What GNU tar writes in base 256, since the field has no room for its octal digits: times before 1970 and after 2242, and high ids.
+#[test]
+fn numbers_beyond_octal_digits_come_back() {
+    let state = State::new();
+    let from = state.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let times =
+        [("old", -1_000_000_000, 0), ("first", -1, 0), ("half", -2, 500_000_000), ("far", 15_000_000_000, 0)];
+    for (name, secs, nanos) in times {
+        fs::write(from.join(name), name).unwrap();
+        sys::utimens(from.join(name), (secs, nanos), (secs, nanos)).unwrap();
+    }
+    for (name, id) in [("high", 3_000_000_000), ("highest", u32::MAX - 1)] {
+        fs::write(from.join(name), name).unwrap();
+        sys::lchown(from.join(name), id, id).unwrap();
+    }
+    sys::mknod(from.join("device"), libc::S_IFBLK | 0o600, libc::makedev(4095, 1_048_575)).unwrap();
+    for format in ["gnu", "oldgnu", "posix"] {
+        let file = state.path().join(format!("{format}.tar"));
+        let mut tar = Command::new("tar");
+        tar.arg(format!("--format={format}"))
+            .arg("-cpf")
+            .arg(&file)
+            .args(["--numeric-owner", "-C"])
+            .arg(&from)
+            .arg(".");
+        run(&mut tar).ok();
+        state.ok(&["import", format, file.to_str().unwrap()]);
+        for entry in fs::read_dir(&from).unwrap() {
+            let (a, name) = (entry.as_ref().unwrap().metadata().unwrap(), entry.unwrap().file_name());
+            let b = state.data(format).join(&name).symlink_metadata().unwrap();
+            let facts = |m: &fs::Metadata| (m.uid(), m.gid(), m.rdev(), m.mode());
+            assert_eq!(facts(&a), facts(&b), "{format}: {name:?}");
+            let nanos = if format == "posix" { a.mtime_nsec() } else { 0 };
+            if !["high", "highest", "device"].contains(&name.to_str().unwrap()) {
+                assert_eq!((b.mtime(), b.mtime_nsec()), (a.mtime(), nanos), "{format}: {name:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_id_that_nobody_has_is_refused() {
+    let state = State::new();
+    state.ok(&["create", "empty"]);
+    for uid in [u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("f").unwrap();
+        header.set_mode(0o644);
+        header.set_uid(uid);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
+        header.set_cksum();
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append(&header, &b""[..]).unwrap();
+        let file = state.path().join("ids.tar");
+        fs::write(&file, archive.into_inner().unwrap()).unwrap();
+        state.refuses(&["import", "ids", file.to_str().unwrap()], 1, &["its uid", "is no id"]);
+    }
+}
