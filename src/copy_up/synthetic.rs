@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::CopyUp;
 use crate::error::{Context, Error, Result};
 use crate::inode::Inode;
+use crate::layer::probe;
 use crate::layer::real_dir::Fact;
 use crate::sys::stat::stat;
 use crate::sys::{At, attr, name};
@@ -31,7 +32,8 @@ impl CopyUp {
             parent.child_that_is(&place.name, stat(at).call("statx")?.ino)
         } else {
             let upper = dir.stack.writable()?;
-            let whiteout = stat(at).is_ok_and(|found| found.is_whiteout_device());
+            let hides = |found| probe::is_whiteout(dir.stack.namespace, at, &found).is_ok_and(|hides| hides);
+            let whiteout = stat(at).is_ok_and(hides);
             let temp = upper.temp();
             name::mkdir(temp.at(), 0o700).call("mkdirat")?;
             attr::chmod(temp.at(), MODE).call("fchmodat2")?;

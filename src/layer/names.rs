@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, LazyLock};
 
 use super::real_dir::RealDir;
+use crate::merge::LayerId;
 use crate::merge::listing::RawKind;
 use crate::merge::mark;
 
@@ -128,6 +129,11 @@ impl<'a> Parts<'a> {
     /// The lower parts alone.
     pub fn below(self) -> Parts<'a> {
         Parts { upper: None, ..self }
+    }
+
+    /// The layer of the lowest part.
+    pub fn deepest(self) -> Option<LayerId> {
+        self.lowers.last().or(self.upper).map(|dir| dir.layer())
     }
 
     /// From the top down.

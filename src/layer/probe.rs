@@ -186,6 +186,12 @@ pub fn is_xattr_whiteout(namespace: Namespace, at: At<'_>) -> Result<bool> {
     Ok(xattr::get(at, namespace.attribute(Mark::Whiteout))?.is_some())
 }
 
+/// Whether the object at `at`, which is `found`, hides its name: a device, or an empty file with an attribute.
+pub fn is_whiteout(namespace: Namespace, at: At<'_>, found: &Stat) -> Result<bool> {
+    let may_be = found.kind == FileKind::Regular && found.size == 0;
+    Ok(found.is_whiteout_device() || (may_be && is_xattr_whiteout(namespace, at)?))
+}
+
 /// The marks of a directory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DirMarks {

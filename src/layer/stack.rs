@@ -274,7 +274,7 @@ impl Stack {
         // Whoever asks for a directory of many layers will ask for a name in it.
         let in_many = parents.lowers.len() > MANY_LAYERS
             && parents.names.is_some_and(|names| names.layers_with(name) > MANY_LAYERS);
-        let mut parents = parents.walk();
+        let (deepest, mut parents) = (parents.deepest(), parents.walk());
         let mut last: Option<LayerId> = None;
         loop {
             let (layer, answer, step) = match resolver.target().clone() {
@@ -300,7 +300,9 @@ impl Stack {
             };
             last = Some(layer);
             let lowest = usize::from(layer.0) == self.lowers.len();
-            let answer = if lowest { without_redirect(answer) } else { answer };
+            // Not followed, a redirect leads nowhere that no other part of the parent has. Source: kernel `ovl_lookup`.
+            let leads_nowhere = lowest || (!self.policy.redirect && deepest == Some(layer));
+            let answer = if leads_nowhere { without_redirect(answer) } else { answer };
             resolver.at_lowest(lowest);
             if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
                 break;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags};
 use parking_lot::Mutex;
 
+use super::probe;
 use super::real_dir::{Fact, RealDir};
 use super::workdir::{Use, Workdir, lock_dir};
 use crate::config;
@@ -312,13 +313,14 @@ pub fn readable(dir: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
 }
 
 /// What an upper directory holds that is seen by nobody: marks. Nothing if it shows a name.
-pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
+fn only_marks(namespace: Namespace, dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
     let mut marks = false;
     let mut names = false;
     crate::sys::dir::read(dir, false, |entry| {
         let at = At::new(dir, entry.name);
+        let may_hide = |kind| matches!(kind, FileKind::Char | FileKind::Regular);
         let is_mark = mark::is_reserved(entry.name.as_bytes())
-            || (entry.kind.is_none_or(|kind| kind == FileKind::Char) && stat(at)?.is_whiteout_device());
+            || (entry.kind.is_none_or(may_hide) && probe::is_whiteout(namespace, at, &stat(at)?)?);
         marks |= is_mark;
         names |= !is_mark;
         Ok(())
@@ -329,7 +331,7 @@ pub fn only_marks(dir: BorrowedFd<'_>) -> nix::Result<Option<bool>> {
 impl Upper {
     /// Whether the upper directory `dir` holds marks and nothing else; `NotEmpty` if it shows a name.
     pub fn holds_marks(&self, dir: BorrowedFd<'_>) -> Result<bool> {
-        only_marks(dir).call("getdents64")?.ok_or(Error::NotEmpty)
+        only_marks(self.namespace, dir).call("getdents64")?.ok_or(Error::NotEmpty)
     }
 
     /// A place in the workdir for what shall appear in the upper layer.

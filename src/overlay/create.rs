@@ -21,6 +21,7 @@ use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
+use crate::layer::probe;
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
 use crate::merge::mark;
@@ -151,8 +152,13 @@ impl Overlay {
         let Some(upper) = parent.upper_dir() else { return Err(Error::Bug("a parent without upper part")) };
         let fd = upper.fd().call("openat2")?;
         match stat(At::new(fd.as_fd(), name)) {
-            Ok(found) if found.is_whiteout_device() => under.whiteout = true,
-            Ok(_) => return Err(Error::Exists),
+            Ok(found) => {
+                let at = At::new(fd.as_fd(), name);
+                under.whiteout = probe::is_whiteout(parent.stack.namespace, at, &found).call("getxattr")?;
+                if !under.whiteout {
+                    return Err(Error::Exists);
+                }
+            }
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(Error::Sys { call: "statx", errno }),
         }

@@ -1,5 +1,7 @@
 //! How many layers there may be, which may be read-only, and what is refused.
 
+use std::path::Path;
+
 use crate::common::*;
 
 #[test]
@@ -253,4 +255,75 @@ fn a_broken_mark_refuses_rather_than_lies() {
     f.mount();
     assert!([Errno::EIO, Errno::EINVAL, Errno::ESTALE].contains(&missing(f.p("d"))));
     assert_eq!(text(f.p("ok")), "1");
+}
+
+/// A redirect that is not followed is an error where it could lead anywhere, and nothing where its parent has no part below.
+#[test]
+fn a_redirect_that_is_not_followed_counts_where_a_layer_is_left_to_ask() {
+    let Some(mut f) = Fixture::new(2) else { return };
+    let redirect = overlay_xattr("redirect");
+    let marked = |layer: Layer, path: &str, to: &str| drop(layer.dir(path).xattr(&redirect, to));
+    for (path, to) in
+        [("alone/a", "x"), ("alone/b", "/x"), ("c", "nowhere"), ("d", "x"), ("e", "/x"), ("f", "a-file")]
+    {
+        marked(f.upper(), path, to);
+    }
+    for (path, to) in [("one/g", "/x"), ("h", "x"), ("i", "nowhere")] {
+        marked(f.lower(0), path, to);
+    }
+    marked(f.lower(1), "last/j", "/x");
+    f.lower(0).dir("c");
+    f.lower(1).dir("x/inside").file("a-file", "x");
+    f.options.push(if mode() == Mode::Root { "redirect_dir=nofollow" } else { "userxattr" }.into());
+    f.mount();
+    f.check(|m| {
+        for shown in ["alone/a", "alone/b", "one/g", "last/j"] {
+            assert_eq!(names(m.join(shown)), [""; 0], "{shown}");
+        }
+        for refused in ["c", "d", "e", "f", "h", "i"] {
+            let expected = if kernel_oracle() { Errno::EPERM } else { Errno::EIO };
+            assert_eq!(missing(m.join(refused)), expected, "{refused}");
+        }
+    });
+}
+
+/// An empty file with the attribute of a whiteout hides its name in the upper layer as well, and gives it to what is made there.
+#[test]
+fn a_whiteout_by_attribute_in_the_upper_layer_gives_way() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    let (whiteout, opaque) = (overlay_xattr("whiteout"), overlay_xattr("opaque"));
+    let kinds = ["file", "dir", "link", "hard", "moved", "moved-dir", "stays"];
+    let mut upper = f.upper().dir("d").xattr(&opaque, b"x");
+    for kind in kinds {
+        drop(f.lower(0).file(format!("d/{kind}"), "lower"));
+        upper = upper.file(format!("d/{kind}"), "").xattr(&whiteout, b"y");
+    }
+    drop(upper.dir("only").xattr(&opaque, b"x").file("only/low", "").xattr(&whiteout, b"y"));
+    f.lower(0).file("only/low", "lower").file("other", "other").dir("source");
+    f.mount();
+    for kind in kinds {
+        assert_eq!(missing(f.p("d").join(kind)), Errno::ENOENT, "{kind}");
+    }
+    fs::write(f.p("d/file"), "new").unwrap();
+    sys::mkdir(f.p("d/dir"), 0o755).unwrap();
+    sys::symlink("to", f.p("d/link")).unwrap();
+    sys::link(f.p("d/file"), f.p("d/hard")).unwrap();
+    sys::rename(f.p("other"), f.p("d/moved")).unwrap();
+    sys::mkdir(f.p("made"), 0o755).unwrap();
+    sys::rename(f.p("made"), f.p("d/moved-dir")).unwrap();
+    sys::rmdir(f.p("only")).unwrap();
+    f.check(|m| {
+        let d = m.join("d");
+        assert_eq!(
+            (text(d.join("file")), text(d.join("hard")), text(d.join("moved"))),
+            ("new".into(), "new".into(), "other".into())
+        );
+        assert_eq!(fs::read_link(d.join("link")).unwrap(), Path::new("to"));
+        assert_eq!((names(d.join("dir")), names(d.join("moved-dir"))), (vec![], vec![]));
+        assert_eq!(missing(d.join("stays")), Errno::ENOENT);
+        assert_eq!(missing(m.join("only")), Errno::ENOENT);
+    });
+    // What has been put in its place is no whiteout when it goes.
+    sys::unlink(f.p("d/file")).unwrap();
+    f.check(|m| assert_eq!(missing(m.join("d/file")), Errno::ENOENT));
 }
