@@ -40,7 +40,7 @@ pub struct CopyUp {
     fsync: FsyncMode,
     metacopy: bool,
     known: CopiedUp,
-    teller: Arc<Teller>,
+    teller: Teller,
     refused: data::Refused,
 }
 
@@ -53,7 +53,7 @@ impl std::fmt::Debug for CopyUp {
 impl CopyUp {
     /// Copy-up with these promises. What is copied up is noted in `known`.
     pub fn new(fsync: FsyncMode, metacopy: bool, known: CopiedUp) -> CopyUp {
-        CopyUp { fsync, metacopy, known, teller: Arc::default(), refused: data::Refused::default() }
+        CopyUp { fsync, metacopy, known, teller: Teller::default(), refused: data::Refused::default() }
     }
 
     /// Says who is to hear of attributes that changed behind the kernel's back.

@@ -318,7 +318,7 @@ impl CopyUp {
     ) -> Result<()> {
         let fd = real.fd().call("openat2")?;
         let at = At::fd(fd.as_fd());
-        let _changing = real.changing();
+        let changing = real.changing();
         // Set before the times change: a lookup that has read them without the lock finds it, and reads them again.
         real.note(Fact::CopiedInto, true);
         let before = stat(at).call("statx")?;
@@ -327,8 +327,9 @@ impl CopyUp {
         if let Err(error) = meta::copy_times(&before, at) {
             tracing::warn!("a directory shows when something in it was copied up: {error}");
         }
-        // It has another time of change, which is nobody's wish, and for which nobody need wait.
-        self.teller.soon(parent.ino);
+        drop(changing);
+        // It has another time of change: whoever is answered next sees it, and sees no other later.
+        self.changed(parent);
         Ok(())
     }
 

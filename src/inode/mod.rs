@@ -14,7 +14,7 @@ pub mod store;
 
 pub use copied_up::CopiedUp;
 pub use handle::{Fh, Handles, OpenDir, OpenFile};
-pub use node::{DirNode, Inode, Located, Node};
+pub use node::{Attributes, DirNode, Inode, Located, Node};
 pub use points::{Point, Points, Root};
 pub use state::{LowerFile, Name, State};
 pub use store::{InodeRef, Store};

@@ -39,8 +39,8 @@ pub struct Inode {
     pub state: LevelRwLock<State, { level::STATE }>,
     /// The real objects of a directory; of anything else they are in `state`.
     pub node: Node,
-    /// The kernel keeps attributes that a copy-up or a write behind its back makes wrong.
-    pub attributes_cached: AtomicBool,
+    /// What the kernel has of its attributes: a value of `Attributes`.
+    attributes: AtomicU8,
     /// It has been open.
     opened: AtomicBool,
     /// Another inode has its names now (`Rare::now`). Never taken back.
@@ -89,6 +89,18 @@ pub enum Located {
     Fd(Arc<OwnedFd>),
     /// By name in an open directory.
     Named(Arc<OwnedFd>, Box<OsStr>),
+}
+
+/// What the kernel has of an inode's attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Attributes {
+    /// None that it may keep.
+    Unknown,
+    /// It was told of them, or is about to be.
+    Told,
+    /// They have changed since, and it has heard so: what was read before is not to be told.
+    Changed,
 }
 
 /// Attributes that an inode was found not to have, a bit each, as long as none is set.
@@ -169,7 +181,7 @@ impl Inode {
             gate: LevelMutex::new(()),
             state: LevelRwLock::new(state),
             node,
-            attributes_cached: AtomicBool::new(false),
+            attributes: AtomicU8::new(Attributes::Unknown as u8),
             opened: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
             absent: Absent::default(),
@@ -337,9 +349,16 @@ impl Inode {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// Notes that the kernel keeps attributes, and returns whether it may already.
-    pub fn note_attributes_cached(&self, cached: bool) -> bool {
-        self.attributes_cached.swap(cached, Ordering::Relaxed)
+    /// Notes what the kernel has of its attributes, and returns what it had.
+    ///
+    /// Told: noted before they are read for an answer, or a change between the two would go unnoticed. Changed: noted after the
+    /// change, and if the kernel had been told, it must hear of it.
+    pub fn note_attributes(&self, now: Attributes) -> Attributes {
+        match self.attributes.swap(now as u8, Ordering::AcqRel) {
+            had if had == Attributes::Told as u8 => Attributes::Told,
+            had if had == Attributes::Changed as u8 => Attributes::Changed,
+            _ => Attributes::Unknown,
+        }
     }
 }
 

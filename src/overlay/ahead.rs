@@ -11,7 +11,7 @@ use super::attr::Lifetime;
 use super::lookup::Entry;
 use super::readdir::DOTS;
 use crate::inode::handle::Sighted;
-use crate::inode::{Fh, OpenDir, State};
+use crate::inode::{Attributes, Fh, OpenDir, State};
 use crate::merge::listing::FileKind;
 
 /// More names than these are not looked up before somebody asks: others wait for the worker that does it.
@@ -60,6 +60,7 @@ impl Overlay {
     ) -> Option<Sighted> {
         while ahead.front().is_some_and(|sighted| sighted.next <= next) {
             let sighted = ahead.pop_front()?;
+            sighted.inode.note_attributes(Attributes::Told);
             let holds = {
                 let _names = dir.inode.names().read();
                 let state = sighted.inode.state.read();

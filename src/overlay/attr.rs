@@ -13,7 +13,7 @@ use crate::config::XattrPermissions;
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::graft::Cache;
-use crate::inode::{Fh, Ino, Inode};
+use crate::inode::{Attributes, Fh, Ino, Inode};
 use crate::layer::real_dir::Fact;
 use crate::layer::{Stack, override_stat};
 use crate::merge::listing::FileKind;
@@ -124,6 +124,7 @@ impl Overlay {
         if inode.is_synthetic() {
             return self.synthetic_attr(inode);
         }
+        inode.note_attributes(Attributes::Told);
         let real = stat_of(inode)?;
         self.shown(inode, real)
     }
@@ -162,8 +163,11 @@ impl Overlay {
             (state.rare().opens, state.maybe_mapped)
         };
         let moving = maybe_mapped || (opens.passthrough > 0 && opens.writers > 0);
-        inode.note_attributes_cached(!moving);
-        if moving { Lifetime::None } else { Lifetime::of(&inode.stack) }
+        if moving {
+            inode.note_attributes(Attributes::Unknown);
+            return Lifetime::None;
+        }
+        Lifetime::of(&inode.stack)
     }
 
     /// Changes attributes of `ino`. Errors: whatever the upper layer answers; then as much as came before it is done, as
@@ -171,10 +175,10 @@ impl Overlay {
     pub fn setattr(&self, caller: Caller, ino: Ino, change: SetAttr) -> Result<Attr> {
         let inode = self.inode(ino)?;
         // The answer tells the kernel what they are now, so nobody else need say that they have changed.
-        let cached = inode.note_attributes_cached(false);
+        let had = inode.note_attributes(Attributes::Changed);
         let changed = self.change(caller, ino, &inode, change);
-        if cached && changed.is_err() {
-            inode.note_attributes_cached(true);
+        if had == Attributes::Told && changed.is_err() {
+            inode.note_attributes(Attributes::Told);
             self.copy_up.changed(&inode);
         }
         changed

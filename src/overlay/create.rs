@@ -20,7 +20,7 @@ use super::prepare::{New, is_whiteout_device, make_at, prepare};
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
-use crate::inode::{Ino, Inode};
+use crate::inode::{Attributes, Ino, Inode};
 use crate::layer::probe;
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
@@ -107,13 +107,13 @@ impl Overlay {
         };
         let mut entry = self.made_locked(&parent, name, Some(made.as_fd()))?;
         // So far the kernel has been told of nothing that it would have to forget.
-        entry.inode.note_attributes_cached(false);
+        entry.inode.note_attributes(Attributes::Unknown);
         // Where the mode is an attribute, the file's own has none of the bits that count here.
         let mode = if parent.stack.by_attribute() { 0 } else { entry.attr.stat.mode };
         let opened = self.open_made(caller, &entry.inode, flags, made, mode)?;
         // Whatever changes a new file the kernel notices, and asks again: a store to a shared mapping, which it does not, can
         // reach an empty file only after something has made it longer.
-        entry.inode.note_attributes_cached(true);
+        entry.inode.note_attributes(Attributes::Told);
         entry.attr.lifetime = Lifetime::of(&parent.stack);
         Ok((entry, opened))
     }

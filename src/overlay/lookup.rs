@@ -11,7 +11,7 @@ use super::attr::{Attr, Lifetime, may_be_unsettled, stat_shown};
 use super::object::Object;
 use crate::copy_up::publish::index_entry;
 use crate::error::{Context, Error, Result};
-use crate::inode::{Ino, Inode, InodeRef, LowerFile, Node, Point, State};
+use crate::inode::{Attributes, Ino, Inode, InodeRef, LowerFile, Node, Point, State};
 use crate::layer::real_dir::Fact;
 use crate::layer::stack::Found;
 use crate::layer::{Learning, Place, Stack, Upper};
@@ -116,7 +116,9 @@ impl Overlay {
         // What a device or an attribute really says takes another look at the object.
         let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
-        let attr = match real.filter(|_| !may_be_unsettled(&inode)) {
+        // What was read of it before it was found may have changed meanwhile.
+        let is_old = inode.note_attributes(Attributes::Told) == Attributes::Changed;
+        let attr = match real.filter(|_| !is_old && !may_be_unsettled(&inode)) {
             Some(real) => self.shown(&inode, real)?,
             None => self.attr_of(&inode)?,
         };

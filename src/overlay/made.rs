@@ -14,8 +14,7 @@ use super::create::Under;
 use super::lookup::{Entry, NAME_MAX};
 use super::object::Object;
 use crate::error::{Context, Error, Result};
-use crate::inode::State;
-use crate::inode::{Ino, Inode, InodeRef, Node};
+use crate::inode::{Attributes, Ino, Inode, InodeRef, Node, State};
 use crate::layer::real_dir::Fact;
 use crate::merge::listing::FileKind;
 use crate::merge::mark;
@@ -73,6 +72,7 @@ impl Overlay {
         let wanted = stack.pack_ino(real.dev, real.ino);
         let object = Object::new(real, wanted, node, state);
         let inode = self.intern(parent, name, object)?;
+        inode.note_attributes(Attributes::Told);
         let attr = self.shown(&inode, real)?;
         Ok(Entry { inode, attr, lifetime: Lifetime::of(stack) })
     }

@@ -1,5 +1,8 @@
 //! Mode, owner, times, and what stat and statfs say.
 
+use std::path::Path;
+use std::process::Command;
+
 use crate::common::*;
 
 const T: (i64, i64) = (1_234_567_890, 123_456_789);
@@ -222,4 +225,48 @@ fn access_is_checked_with_the_callers_ids() {
     });
     as_user(1001, 1001, || assert_eq!(err(fs::read(&file)), Errno::EACCES));
     assert_eq!(sys::access(f.p("f"), libc::X_OK), Err(Errno::EACCES));
+}
+
+/// A copy-up changes the time of change of the directory that it is put into. Whoever looks once it is done sees no other later:
+/// tar(1) would say "file changed as we read it".
+#[test]
+fn the_time_of_change_is_settled_when_a_request_is_answered() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    for i in 0..40 {
+        drop(f.lower(0).file(format!("d{i}/sub/f"), "x"));
+    }
+    f.mount();
+    let ctime = |path: &Path| (stat(path).ctime(), stat(path).ctime_nsec());
+    let mut seen = Vec::new();
+    for i in 0..40 {
+        let all = ["", &format!("d{i}"), &format!("d{i}/sub")].map(|dir| f.p(dir));
+        // So that the kernel has them all.
+        for dir in &all {
+            ctime(dir);
+        }
+        match i % 4 {
+            0 => drop(File::create(f.p(format!("d{i}/sub/new"))).unwrap()),
+            1 => sys::chmod(f.p(format!("d{i}/sub/f")), 0o600).unwrap(),
+            2 => sys::unlink(f.p(format!("d{i}/sub/f"))).unwrap(),
+            _ => drop(rw(f.p(format!("d{i}/sub/f")))),
+        }
+        seen.extend(all.map(|dir| (ctime(&dir), dir)).into_iter().skip(usize::from(i + 1 < 40)));
+    }
+    // Longer than anybody would wait to say so.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    for (before, dir) in &seen {
+        assert_eq!(ctime(dir), *before, "{dir:?} has another time of change that nobody made");
+    }
+    let mut tar = Command::new("tar");
+    for i in 0..5 {
+        tar.arg("-cf")
+            .arg(f.p(format!("d{i}/sub/a.tar")))
+            .arg("-C")
+            .arg(f.p(""))
+            .arg(format!("--exclude=./d{i}/sub/a.tar"))
+            .arg(".");
+        let done = run(&mut tar);
+        assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "tar");
+        tar = Command::new("tar");
+    }
 }
