@@ -91,10 +91,15 @@ impl Home {
     /// Waits for the lock under which the volume changes. Nothing if the volume was removed meanwhile.
     pub fn lock(&self, volumes: BorrowedFd<'_>) -> Result<Option<Lock>> {
         let lock = self.take(LOCK, FlockArg::LockExclusive)?;
+        let has_its_name = self.has_its_name(volumes)?;
+        Ok(lock.filter(|_| has_its_name))
+    }
+
+    /// Whether the name still leads to this volume, and not to nothing or to the next one that got it.
+    pub fn has_its_name(&self, volumes: BorrowedFd<'_>) -> Result<bool> {
         let now = stat::stat(At::new(volumes, OsStr::new(&self.name)));
         let own = stat::stat(At::fd(self.dir())).map_err(|errno| self.failed("it cannot be seen", errno))?;
-        let same = now.is_ok_and(|now| (now.dev, now.ino) == (own.dev, own.ino));
-        Ok(lock.filter(|_| same))
+        Ok(now.is_ok_and(|now| (now.dev, now.ino) == (own.dev, own.ino)))
     }
 
     /// The right to fill the volume; nothing if another has it.

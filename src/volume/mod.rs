@@ -25,5 +25,5 @@ mod users;
 pub use attach::Attached;
 pub use meta::{Meta, Populated};
 pub use name::{ANONYMOUS_LABEL, check as check_name};
-pub use store::{Store, Volume};
+pub use store::{Removal, Store, Volume};
 pub use users::User;

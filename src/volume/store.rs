@@ -46,6 +46,17 @@ pub struct Volume {
     pub users: Vec<User>,
 }
 
+/// What became of a volume that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// There was none.
+    NotThere,
+    /// It stays, since these use it.
+    InUse(Vec<User>),
+}
+
 impl Store {
     /// Where volumes are unless somebody says otherwise: $STRATAFS_STATE, else /var/lib/stratafs for root, else
     /// $XDG_DATA_HOME/stratafs or ~/.local/share/stratafs. Errors: `Setup` if there is no home.
@@ -153,9 +164,16 @@ impl Store {
 
     /// A volume. Nothing if there is none. Errors: `Setup` if it is broken.
     pub fn get(&self, name: &str) -> Result<Option<Volume>> {
-        let Some(home) = self.home(name)? else { return Ok(None) };
-        let meta = home.meta()?;
-        Ok(Some(Volume { meta, mountpoint: home.data_path(), users: users::all(&home)? }))
+        loop {
+            let Some(home) = self.home(name)? else { return Ok(None) };
+            let look =
+                || Ok(Volume { meta: home.meta()?, mountpoint: home.data_path(), users: users::all(&home)? });
+            match look() {
+                // It is being removed, which leaves half of it for a moment, and is not broken.
+                Err(_) if !home.has_its_name(self.dir())? => {}
+                looked => return looked.map(Some),
+            }
+        }
     }
 
     /// The names of all volumes, broken ones too, in order.
@@ -183,19 +201,27 @@ impl Store {
     /// Removes a volume and all that is in it. With `force` one that is not there is no error, and one whose meta.json is
     /// broken goes too. Errors: `Setup` if it is in use, or if something is mounted in it.
     pub fn remove(&self, name: &str, force: bool) -> Result<()> {
-        let Some(home) = self.home(name)? else {
-            return if force { Ok(()) } else { Err(missing(name)) };
-        };
-        let Some(_lock) = home.lock(self.dir())? else {
-            return if force { Ok(()) } else { Err(missing(name)) };
-        };
+        match self.remove_unused(name, force)? {
+            Removal::Removed => Ok(()),
+            Removal::NotThere if force => Ok(()),
+            Removal::NotThere => Err(missing(name)),
+            Removal::InUse(users) => {
+                let places: Vec<&str> = users.iter().map(|user| user.mountpoint.as_str()).collect();
+                Err(Error::Setup(format!(
+                    "remove {name}: volume is in use - [{}]: unmount it there first",
+                    places.join(",")
+                )))
+            }
+        }
+    }
+
+    /// As `remove`, but a volume that is not there, or is in use, is no error. `force` removes a broken one.
+    pub fn remove_unused(&self, name: &str, force: bool) -> Result<Removal> {
+        let Some(home) = self.home(name)? else { return Ok(Removal::NotThere) };
+        let Some(_lock) = home.lock(self.dir())? else { return Ok(Removal::NotThere) };
         let users = users::all_locked(&home)?;
         if !users.is_empty() {
-            let places: Vec<&str> = users.iter().map(|user| user.mountpoint.as_str()).collect();
-            return Err(Error::Setup(format!(
-                "remove {name}: volume is in use - [{}]: unmount it there first",
-                places.join(",")
-            )));
+            return Ok(Removal::InUse(users));
         }
         let driven = match home.meta() {
             Ok(meta) => meta.needs_mount(),
@@ -213,7 +239,7 @@ impl Store {
                 at.display()
             )));
         }
-        self.discard(&home)
+        self.discard(&home).map(|()| Removal::Removed)
     }
 
     /// Takes the name away, then the content. Locks: the volume's lock is held, and nobody uses it.

@@ -369,3 +369,40 @@ fn files_of_the_store_are_closed_to_others_whatever_the_umask() {
     state.ok(&["create", "v2"]);
     assert_eq!(modes(&["lock"]), [0o600]);
 }
+
+/// Volumes come and go while others list and prune: nobody hears of one that he has not named, and none is called broken.
+#[test]
+fn volumes_that_come_and_go_are_no_fault_of_a_listing() {
+    let state = State::new();
+    state.ok(&["create", "stays"]);
+    let store = Store::open(state.path()).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for maker in 0..3 {
+            let (store, over) = (&store, &over);
+            scope.spawn(move || {
+                let labels = std::collections::BTreeMap::new();
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let name = (maker > 0).then_some("comes-and-goes");
+                    let Ok((meta, _)) = store.create(name, None, &labels, &labels) else { continue };
+                    drop(store.remove(&meta.name, true));
+                }
+            });
+        }
+        let all_ok = || {
+            for _ in 0..60 {
+                for args in [&["ls"][..], &["prune", "-f"], &["prune", "-f", "--filter", "label!=x"]] {
+                    let done = run(&mut state.command(args));
+                    if (done.code, done.err.as_str()) != (Some(0), "") {
+                        return Err(format!("{args:?}: {done:?}"));
+                    }
+                }
+            }
+            Ok(())
+        };
+        let outcome = all_ok();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome.unwrap();
+    });
+    assert!(state.ok(&["ls", "-q"]).contains("stays\n"));
+}

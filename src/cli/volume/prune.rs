@@ -6,7 +6,7 @@ use super::args::PruneArgs;
 use super::filter::Filter;
 use super::{all, print};
 use crate::cli::exit::{Failure, Outcome, say};
-use crate::volume::Store;
+use crate::volume::{Removal, Store};
 
 /// Removes the volumes that nobody uses and nobody has named; the others only if they are asked for.
 pub fn prune(store: &Store, args: &PruneArgs) -> Outcome {
@@ -25,9 +25,10 @@ pub fn prune(store: &Store, args: &PruneArgs) -> Outcome {
         }
         // What cannot be measured is removed all the same.
         let size = store.size(&meta.name).unwrap_or(0);
-        // It may have got a user since we looked; then it stays.
-        match if args.dry_run { Ok(()) } else { store.remove(&meta.name, false) } {
-            Ok(()) => {
+        match if args.dry_run { Ok(Removal::Removed) } else { store.remove_unused(&meta.name, false) } {
+            // Somebody else was quicker: it is gone, or has got a user since we looked.
+            Ok(Removal::NotThere | Removal::InUse(_)) => {}
+            Ok(Removal::Removed) => {
                 gone.push(meta.name.clone());
                 bytes += size;
             }
