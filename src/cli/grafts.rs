@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::args::GraftArgs;
-use super::exit::Failure;
+use super::exit::{Failure, say};
 use super::mounts;
 use super::record::Seen;
 use super::umount;
@@ -38,6 +38,7 @@ pub fn grafts(args: &GraftArgs) -> std::result::Result<Vec<Spec>, Failure> {
         Ok((from, service, given))
     };
     let (from, service, given) = read().map_err(Failure::usage)?;
+    service.notes.iter().for_each(|note| say(&format!("warning: {note}")));
     let mut taken = Vec::new();
     for from in from.iter().chain(&service.volumes_from) {
         taken.extend(from.inherit(inherited(&from.mountpoint)?));

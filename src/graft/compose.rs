@@ -5,6 +5,7 @@
 //! volume under the top-level key in `compose_store`.
 //! Source: compose-spec `05-services.md`, `07-volumes.md`; compose-go `loader`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -31,26 +32,30 @@ pub struct Service {
     pub inherited: Vec<Spec>,
     /// Other mounts, whose grafts its own go over.
     pub volumes_from: Vec<VolumesFrom>,
+    /// What is probably not meant so, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The storage of `service` in the compose file `file`. `env` gives the variables, also HOME and COMPOSE_PROJECT_NAME.
 /// Paths are relative to the directory of the file. No source is looked at.
 /// Errors: `Setup` with the file, the key, what is wrong and the remedy.
 pub fn compose(file: &Path, service: &str, env: impl Fn(&str) -> Option<String>) -> Result<Service> {
-    let read = || {
+    let read = || -> Read<Service> {
         let text = read(file)?;
         let file =
             std::path::absolute(file).map_err(|error| format!("{error}: give the path from the root"))?;
         let dir = file.parent().unwrap_or(Path::new("/")).to_owned();
-        Project::new(yaml::read(&text)?, dir, &env)?.service(service, &mut Vec::new(), &mut BTreeMap::new())
+        let project = Project::new(yaml::read(&text)?, dir, &env)?;
+        let mut found = project.service(service, &mut Vec::new(), &mut BTreeMap::new())?;
+        found.notes = project.notes.into_inner();
+        Ok(found)
     };
-    read().map_err(|why| {
-        Error::Setup(format!(
-            "compose file `{}`: {}",
-            shown(file.as_os_str().as_bytes()),
-            shown(why.as_bytes())
-        ))
-    })
+    let of_file = |what: &str| {
+        format!("compose file `{}`: {}", shown(file.as_os_str().as_bytes()), shown(what.as_bytes()))
+    };
+    let mut service = read().map_err(|why| Error::Setup(of_file(&why)))?;
+    service.notes.iter_mut().for_each(|note| *note = of_file(note));
+    Ok(service)
 }
 
 fn read(file: &Path) -> std::result::Result<String, String> {
@@ -72,6 +77,7 @@ pub(super) struct Project<'a> {
     root: Node,
     dir: PathBuf,
     env: Env<'a>,
+    notes: RefCell<Vec<String>>,
 }
 
 impl<'a> Project<'a> {
@@ -79,7 +85,7 @@ impl<'a> Project<'a> {
         if !matches!(root, Node::Map(_)) {
             return Err(format!("it is {}: a compose file is a mapping with `services`", root.kind()));
         }
-        let project = Project { root, dir, env };
+        let project = Project { root, dir, env, notes: RefCell::default() };
         if let Some(version) = project.root.get("version") {
             let version = project.scalar(version, "version")?;
             let part = version.split('.').next().unwrap_or_default();
@@ -92,6 +98,14 @@ impl<'a> Project<'a> {
             }
         }
         Ok(project)
+    }
+
+    /// Notes what is probably not meant so, once.
+    pub(super) fn note(&self, note: String) {
+        let mut notes = self.notes.borrow_mut();
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
     }
 
     /// The value of the top-level `key`.
@@ -107,7 +121,14 @@ impl<'a> Project<'a> {
     /// A value as text, its variables replaced. `at` is where it stands.
     pub(super) fn scalar(&self, node: &Node, at: &str) -> Read<String> {
         match node {
-            Node::Text(text) => interpolate(text, self.env).map_err(|why| format!("{at}: {why}")),
+            Node::Text(text) => {
+                let unset = |name: &str| {
+                    self.note(format!(
+                        "{at}: the variable {name} is not set, and stands for nothing: set it, or write ${{{name}:-DEFAULT}}"
+                    ))
+                };
+                interpolate(text, self.env, &unset).map_err(|why| format!("{at}: {why}"))
+            }
             Node::Number(text) => Ok(text.clone()),
             Node::Bool(value) => Ok(value.to_string()),
             other => Err(format!("{at} must be text, and it is {}", other.kind())),
@@ -371,3 +392,7 @@ fn normalised(name: &str) -> String {
 #[cfg(test)]
 #[path = "compose_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "compose_notes_tests.rs"]
+mod notes_tests;

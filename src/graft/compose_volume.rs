@@ -181,7 +181,16 @@ impl Element<'_> {
             }
             // As compose: a number is the number that it is, and YAML writes octal ones as 0o1777.
             ("mode", Node::Number(_)) => {
-                let mode = value.parse().ok().filter(|mode| *mode <= 0o7777);
+                let mode: Option<u32> = value.parse().ok().filter(|mode| *mode <= 0o7777);
+                // Whoever uses a directory gives its owner all rights.
+                let is_usual = |mode: u32| mode & 0o700 == 0o700;
+                if let (Some(number), Ok(octal)) = (mode, size::mode(value.as_bytes())) {
+                    if is_usual(octal) && !is_usual(number) {
+                        self.project.note(format!(
+                            "{at}: {value} is decimal, and the mode is 0o{number:o}: write \"{value}\" or 0o{value} for octal digits"
+                        ));
+                    }
+                }
                 self.long.mode = Some(mode.ok_or_else(|| {
                     format!(
                         "{at}: `{value}` is no mode: write permission bits in octal, as \"1777\" or 0o1777"

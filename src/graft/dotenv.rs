@@ -40,11 +40,11 @@ pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap
             }
             [b'"', ..] => {
                 let inside = double_quoted(&value[1..]).ok_or_else(|| wrong("close the quote"))?;
-                interpolate(&inside, &known).map_err(|why| wrong(&why))?
+                interpolate(&inside, &known, &|_| {}).map_err(|why| wrong(&why))?
             }
             _ => {
                 let bare = value.find(" #").map_or(value, |end| &value[..end]);
-                interpolate(bare.trim_end(), &known).map_err(|why| wrong(&why))?
+                interpolate(bare.trim_end(), &known, &|_| {}).map_err(|why| wrong(&why))?
             }
         };
         all.insert(name.to_owned(), value);

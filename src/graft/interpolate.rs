@@ -8,12 +8,27 @@ pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Values inside values, which nobody writes deeper.
 const DEEPEST: usize = 32;
 
-/// `text` with its variables replaced. The reason why not is a sentence.
-pub(super) fn interpolate(text: &str, env: Env<'_>) -> Result<String, String> {
-    replace(text, env, DEEPEST)
+/// `text` with its variables replaced. `unset` hears of each that has no value where the text gives none either: it stands for
+/// nothing. The reason why not is a sentence.
+pub(super) fn interpolate(text: &str, env: Env<'_>, unset: &dyn Fn(&str)) -> Result<String, String> {
+    replace(text, &Variables { env, unset }, DEEPEST)
 }
 
-fn replace(text: &str, env: Env<'_>, depth: usize) -> Result<String, String> {
+struct Variables<'a> {
+    env: Env<'a>,
+    unset: &'a dyn Fn(&str),
+}
+
+impl Variables<'_> {
+    fn value(&self, name: &str) -> String {
+        (self.env)(name).unwrap_or_else(|| {
+            (self.unset)(name);
+            String::new()
+        })
+    }
+}
+
+fn replace(text: &str, env: &Variables<'_>, depth: usize) -> Result<String, String> {
     let invalid = || {
         format!(
             "invalid interpolation format: \"{text}\": write `$$` for a dollar sign, and `${{NAME}}` for a variable"
@@ -33,7 +48,7 @@ fn replace(text: &str, env: Env<'_>, depth: usize) -> Result<String, String> {
             rest = &inside[end + 1..];
         } else {
             let name = name(after).ok_or_else(invalid)?;
-            out += &env(name).unwrap_or_default();
+            out += &env.value(name);
             rest = &after[name.len()..];
         }
     }
@@ -62,19 +77,18 @@ fn name(text: &str) -> Option<&str> {
 }
 
 /// What `${inside}` stands for; nothing if it is none of the forms.
-fn braced(inside: &str, env: Env<'_>, depth: usize) -> Result<Option<String>, String> {
+fn braced(inside: &str, env: &Variables<'_>, depth: usize) -> Result<Option<String>, String> {
     let Some(name) = name(inside) else { return Ok(None) };
     let after = &inside[name.len()..];
-    let value = env(name);
     if after.is_empty() {
-        return Ok(Some(value.unwrap_or_default()));
+        return Ok(Some(env.value(name)));
     }
     let (empty_counts, after) = match after.strip_prefix(':') {
         Some(after) => (false, after),
         None => (true, after),
     };
     // With a colon an empty value is as good as none.
-    let value = value.filter(|value| empty_counts || !value.is_empty());
+    let value = (env.env)(name).filter(|value| empty_counts || !value.is_empty());
     let mut letters = after.chars();
     let operator = letters.next();
     let depth = depth
@@ -134,8 +148,17 @@ mod tests {
             ("${NONE:-a:b,c-d}", "a:b,c-d"),
             ("${NONE:-{x}}", "{x}"),
         ] {
-            assert_eq!(interpolate(text, &env).as_deref(), Ok(expected), "{text}");
+            assert_eq!(interpolate(text, &env, &|_| {}).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_set_and_has_no_other_value_is_told() {
+        let told = std::cell::RefCell::new(Vec::new());
+        let unset = |name: &str| told.borrow_mut().push(name.to_owned());
+        let text = "$A $X ${Y} ${Z:-d} ${Z-d} ${Z+s} ${Z:-${W}} ${EMPTY} $$V";
+        assert_eq!(interpolate(text, &env, &unset).as_deref(), Ok("/a   d d    $V"));
+        assert_eq!(told.into_inner(), ["X", "Y", "W"]);
     }
 
     #[test]
@@ -157,7 +180,7 @@ mod tests {
             ("${NONE:-${A", "invalid"),
             (&deep, "too deep"),
         ] {
-            let sentence = interpolate(text, &env).expect_err(text);
+            let sentence = interpolate(text, &env, &|_| {}).expect_err(text);
             assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
         }
     }
