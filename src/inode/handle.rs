@@ -40,6 +40,9 @@ pub struct OpenDir {
     pub inode: Arc<Inode>,
     /// The names as they were when reading began, for a directory that others change, too.
     pub listing: Mutex<Option<Listing>>,
+    /// Where the listing of a directory that only the mount changes ended when reading began. What was made since does not
+    /// show to this reader: one who renames what he reads would never come to the end.
+    pub end: Mutex<Option<u64>>,
     /// Lookups of the names that its reader will come to.
     pub ahead: Mutex<Ahead>,
 }

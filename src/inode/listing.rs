@@ -43,6 +43,11 @@ impl Listing {
         rest.iter().enumerate().filter_map(move |(i, entry)| Some(((start + i + 1) as u64, entry.as_ref()?)))
     }
 
+    /// The offset behind the last name. Names that are added get offsets behind it.
+    pub fn end(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
     /// Adds a name, or says what it is now.
     pub fn insert(&mut self, entry: Entry) {
         match self.positions.get(&entry.name) {

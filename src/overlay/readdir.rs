@@ -70,7 +70,12 @@ impl Overlay {
             inode.state.write().rare_mut().open_dirs -= 1;
             return Err(Error::Sys { call: "openat2", errno });
         }
-        Ok(self.handles.add_dir(OpenDir { inode, listing: Mutex::default(), ahead: Mutex::default() }))
+        Ok(self.handles.add_dir(OpenDir {
+            inode,
+            listing: Mutex::default(),
+            end: Mutex::default(),
+            ahead: Mutex::default(),
+        }))
     }
 
     /// Whether the kernel may keep the names of the directory `ino` until it is told otherwise.
@@ -262,7 +267,9 @@ impl Overlay {
     pub(super) fn listed(&self, dir: &OpenDir, at: u64) -> Result<Vec<(u64, Listed)>> {
         let inode = &dir.inode;
         let batch = |listing: &Listing| {
-            listing.from(at).take(BATCH).map(|(next, entry)| (next, entry.clone())).collect()
+            let end = *dir.end.lock().get_or_insert_with(|| listing.end());
+            let names = listing.from(at).take_while(|(next, _)| *next <= end);
+            names.take(BATCH).map(|(next, entry)| (next, entry.clone())).collect()
         };
         if inode.stack.is_direct() {
             // Others make and remove names, too: each reader has the names as they were when it began.
@@ -360,6 +367,7 @@ fn parent_number(inode: &Inode) -> u64 {
 /// Notes that a reader of the directory begins.
 fn begin(dir: &OpenDir) {
     let inode = &dir.inode;
+    *dir.end.lock() = None;
     if inode.stack.is_direct() {
         *dir.listing.lock() = None;
         return;

@@ -53,6 +53,7 @@ mod overlap;
 mod privs;
 mod quota;
 mod readdir;
+mod readdir_changes;
 mod remove;
 mod rename;
 mod running;
