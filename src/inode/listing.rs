@@ -22,6 +22,9 @@ pub struct Entry {
 pub struct Listing {
     entries: Vec<Option<Entry>>,
     positions: HashMap<Box<OsStr>, usize>,
+    /// Where names were that are gone: made again, one comes back to its offset, as on a filesystem that sorts names, and a
+    /// reader who has not come there yet finds it. Not more of them than names.
+    gone: HashMap<Box<OsStr>, usize>,
     /// A name was removed since a reader last began.
     removed: bool,
 }
@@ -33,7 +36,8 @@ impl Listing {
     /// Starts with these names.
     pub fn new(entries: Vec<Entry>) -> Listing {
         let positions = entries.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
-        Listing { entries: entries.into_iter().map(Some).collect(), positions, removed: false }
+        let entries = entries.into_iter().map(Some).collect();
+        Listing { entries, positions, gone: HashMap::new(), removed: false }
     }
 
     /// The names from `offset` on, each with the offset behind it.
@@ -50,16 +54,12 @@ impl Listing {
 
     /// Adds a name, or says what it is now.
     pub fn insert(&mut self, entry: Entry) {
-        match self.positions.get(&entry.name) {
-            Some(&at) => {
-                if let Some(known) = self.entries.get_mut(at) {
-                    *known = Some(entry);
-                }
-            }
-            None => {
-                self.positions.insert(entry.name.clone(), self.entries.len());
-                self.entries.push(Some(entry));
-            }
+        let at = self.positions.get(&entry.name).copied().or_else(|| self.gone.remove(&entry.name));
+        let at = at.unwrap_or(self.entries.len());
+        self.positions.insert(entry.name.clone(), at);
+        match self.entries.get_mut(at) {
+            Some(known) => *known = Some(entry),
+            None => self.entries.push(Some(entry)),
         }
     }
 
@@ -69,6 +69,10 @@ impl Listing {
             if let Some(known) = self.entries.get_mut(at) {
                 *known = None;
             }
+            if self.gone.len() > self.positions.len().max(FEW) {
+                self.gone.clear();
+            }
+            self.gone.insert(name.into(), at);
             self.removed = true;
         }
     }
@@ -113,8 +117,10 @@ mod tests {
             listing.from(after_a).map(|(_, e)| e.name.to_string_lossy().into_owned()).collect();
         assert_eq!(rest, ["b", "c", "d"]);
         assert_eq!(listing.len(), 3);
+        // Made again, it is where it was.
         listing.insert(entry("a"));
-        assert_eq!(listing.from(after_a).last().map(|(_, e)| e.clone()), Some(entry("a")));
+        assert_eq!(listing.from(0).next().map(|(next, e)| (next, e.clone())), Some((after_a, entry("a"))));
+        assert_eq!(listing.from(after_a).count(), 3);
         assert!(listing.from(u64::MAX).next().is_none());
     }
 
