@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::IdRange;
+use super::{IdMaps, IdRange};
 
 /// Which side of a map the first number of a triple is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +111,31 @@ impl fmt::Display for IdRange {
                 last(self.shown)
             ),
         }
+    }
+}
+
+/// The id without a meaning: shown for an id on disk that no range covers, and written for a caller's id that no range
+/// covers. Source: `/proc/sys/kernel/overflowuid`.
+pub const OVERFLOW: u32 = 65534;
+
+/// What callers see for an id on disk.
+pub fn shown(ranges: &[IdRange], id: u32) -> u32 {
+    if ranges.is_empty() {
+        return id;
+    }
+    let range = ranges.iter().find(|range| id.checked_sub(range.disk).is_some_and(|at| at < range.size));
+    range.map_or(OVERFLOW, |range| range.shown + (id - range.disk))
+}
+
+impl IdMaps {
+    /// The owner shown for `uid` on disk.
+    pub fn shown_uid(&self, uid: u32) -> u32 {
+        self.squash_uid.unwrap_or_else(|| shown(&self.uids, uid))
+    }
+
+    /// The group shown for `gid` on disk.
+    pub fn shown_gid(&self, gid: u32) -> u32 {
+        self.squash_gid.unwrap_or_else(|| shown(&self.gids, gid))
     }
 }
 

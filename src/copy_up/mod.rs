@@ -17,6 +17,7 @@ use crate::config::FsyncMode;
 use crate::error::{Error, Result};
 use crate::inode::{CopiedUp, Inode};
 use crate::sync::Held;
+use crate::sys::cred::Writer;
 use parking_lot::MutexGuard;
 use tell::{Changed, Teller};
 
@@ -27,11 +28,10 @@ pub enum Need {
     Metadata,
     /// All of it.
     Data,
-    /// All of it but the data, which is cut off in the same step. `keeps_set_id` is for root alone: who else truncates a file
-    /// takes its set-id bits.
+    /// All of it but the data, which is cut off in the same step.
     Truncated {
-        /// Set-id bits stay.
-        keeps_set_id: bool,
+        /// Who cuts it off, since set-id bits may go with the data.
+        by: Writer,
     },
 }
 

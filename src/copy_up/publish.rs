@@ -19,6 +19,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, NlinkBase};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::{MAX_LEN, Redirect};
+use crate::sys::cred::Writer;
 use crate::sys::stat::{Stat, format_of, stat};
 use crate::sys::{At, attr, copy, cred, name, open, xattr};
 
@@ -119,9 +120,9 @@ impl CopyUp {
             upper.set_origin(temp.at(), inode.kind, origin.as_ref())?;
         }
         meta::copy_times(&lower_stat, temp.at())?;
-        if let (Need::Truncated { keeps_set_id }, Some(file)) = (need, &file) {
+        if let (Need::Truncated { by }, Some(file)) = (need, &file) {
             // Before it appears: a file that is cut off and does not tell when is neither the old one nor the new one.
-            cut(file, keeps_set_id)?;
+            cut(inode, file, by)?;
         }
         if !data_stays || self.fsync == FsyncMode::Strict {
             self.sync_file(file.as_ref())?;
@@ -364,7 +365,7 @@ impl CopyUp {
         let completed = || {
             match need {
                 // Before the mark goes: without it, what is here counts, and that is a hole as long as the file was.
-                Need::Truncated { keeps_set_id } => cut(&to, keeps_set_id)?,
+                Need::Truncated { by } => cut(inode, &to, by)?,
                 Need::Metadata | Need::Data => {
                     let copied = self.copy_from(inode, (&data, None), &to, before.size);
                     // Also if the copy has failed: then only the data below counts, and everything else is as it was.
@@ -437,10 +438,10 @@ fn set_data(state: &mut State, data: Option<Box<LowerFile>>) {
 }
 
 /// Cuts a file off as its caller would. Also of an empty one the times change.
-fn cut(file: &OwnedFd, keeps_set_id: bool) -> Result<()> {
-    let cut = || attr::truncate(file.as_fd(), 0);
-    let done = if keeps_set_id { cut() } else { cred::without_fsetid(cut) };
-    done.call("ftruncate")
+fn cut(inode: &Inode, file: &OwnedFd, by: Writer) -> Result<()> {
+    let ids = &inode.stack.terms.ids;
+    by.run(At::fd(file.as_fd()), |gid| ids.shown_gid(gid), || attr::truncate(file.as_fd(), 0))
+        .call("ftruncate")
 }
 
 fn upper_parent(parent: &Inode) -> Result<&Arc<RealDir>> {

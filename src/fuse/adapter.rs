@@ -230,7 +230,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -240,7 +240,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let how = writing(write_flags, bits);
+        let how = writing(req.pid(), write_flags, bits);
         let waits = self.overlay.waits_for(Ino(ino.0));
         if waits.is_some() {
             let data = data.to_vec();
@@ -438,7 +438,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -446,8 +446,9 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let by = caller(req, 0).writer();
         self.on(ino, move |served| {
-            let done = served.overlay.fallocate(handle(fh), mode, offset, length);
+            let done = served.overlay.fallocate(by, handle(fh), mode, offset, length);
             answer!("fallocate", ino.0, reply, done, () => reply.ok())
         });
     }
@@ -476,7 +477,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         fh_in: FileHandle,
         offset_in: u64,
@@ -489,9 +490,10 @@ impl Filesystem for Adapter {
     ) {
         let waits = self.overlay.waits_for(Ino(ino_in.0));
         let waits = waits.or_else(|| self.overlay.waits_for(Ino(ino_out.0)));
+        let by = caller(req, 0).writer();
         self.apart_if(waits, false, move |served| {
             let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-            let copied = served.overlay.copy_range(from, to, len);
+            let copied = served.overlay.copy_range(by, from, to, len);
             answer!("copy_file_range", ino_in.0, reply, copied, len => reply.written(len as u32))
         });
     }

@@ -7,6 +7,7 @@ use fuser::{FileAttr, FileType, INodeNo, OpenFlags, RenameFlags, TimeOrNow, Writ
 use crate::merge::listing::FileKind;
 use crate::overlay::{Attr, RenameMode, Writing};
 use crate::sys::attr::SetTime;
+use crate::sys::cred::Writer;
 use crate::sys::stat::Timestamp;
 
 /// The type as fuser names it.
@@ -104,9 +105,9 @@ pub fn decode_device(device: u32) -> (u32, u32) {
 }
 
 /// How a WRITE is to be made. The flags of the file are those that it has now, not those it was opened with.
-pub fn writing(write: WriteFlags, file: OpenFlags) -> Writing {
+pub fn writing(pid: u32, write: WriteFlags, file: OpenFlags) -> Writing {
     Writing {
-        clears_set_id: write.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        by: Writer { pid, keeps_set_id: Some(!write.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID)) },
         appends: file.0 & libc::O_APPEND != 0,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::ids::{disk_gid, disk_uid, shown_gid, shown_uid};
+use super::ids::{disk_gid, disk_uid};
 use super::{Caller, Overlay};
 use crate::config::XattrPermissions;
 use crate::copy_up::Need;
@@ -21,7 +21,7 @@ use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::override_stat::Override;
 use crate::sys::attr::{self, SetTime};
 use crate::sys::stat::{Stat, stat};
-use crate::sys::{At, cred, open, xattr};
+use crate::sys::{At, open, xattr};
 
 /// How long the kernel may believe an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,8 @@ impl Overlay {
     pub(super) fn shown(&self, inode: &Arc<Inode>, real: Stat) -> Result<Attr> {
         let mut stat = real;
         stat.ino = inode.st_ino;
-        stat.uid = shown_uid(&inode.stack.terms.ids, real.uid);
-        stat.gid = shown_gid(&inode.stack.terms.ids, real.gid);
+        stat.uid = inode.stack.terms.ids.shown_uid(real.uid);
+        stat.gid = inode.stack.terms.ids.shown_gid(real.gid);
         let state = inode.state.read();
         if inode.is_dir() {
             // The kernel, too, tells that it does not know how many subdirectories a merged directory has.
@@ -188,7 +188,7 @@ impl Overlay {
         inode.stack.check_writable()?;
         let need = match change.size {
             None => Need::Metadata,
-            Some(0) => Need::Truncated { keeps_set_id: caller.uid == 0 },
+            Some(0) => Need::Truncated { by: caller.writer() },
             Some(_) => Need::Data,
         };
         let made = self.copy_up.ensure_open(inode, need)?;
@@ -215,7 +215,8 @@ impl Overlay {
         let changed = inode.with(|at| {
             let times = (change.atime, change.mtime);
             if uid.is_some() || gid.is_some() {
-                chown(permissions, at, uid, gid)?;
+                let change = || Ok(chown(permissions, at, uid, gid));
+                caller.writer().run(at, |gid| ids.shown_gid(gid), change).call("capset")??;
             } else if change.mode.is_none()
                 && change.size.is_none()
                 && times == (SetTime::Omit, SetTime::Omit)
@@ -251,9 +252,11 @@ impl Overlay {
         }
         let by_handle = fh.and_then(|fh| self.handles.file(fh));
         let cut = |fd: std::os::fd::BorrowedFd<'_>| {
-            let cut = || attr::truncate(fd, size);
-            let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
-            done.call("ftruncate")
+            let ids = &inode.stack.terms.ids;
+            caller
+                .writer()
+                .run(At::fd(fd), |gid| ids.shown_gid(gid), || attr::truncate(fd, size))
+                .call("ftruncate")
         };
         // It came up for this, so no other descriptor may be missing.
         if let Some(made) = made {

@@ -111,7 +111,7 @@ fn opened(overlay: &Overlay, path: &str, flags: OFlag, act: impl FnOnce(Fh) -> R
 
 fn write(overlay: &Overlay, path: &str) -> Result<()> {
     opened(overlay, path, OFlag::O_WRONLY, |fh| {
-        overlay.write(fh, 3, b"written", Writing { clears_set_id: false, appends: false }).map(drop)
+        overlay.write(fh, 3, b"written", Writing { by: CALLER.writer(), appends: false }).map(drop)
     })
 }
 
@@ -218,10 +218,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("open to truncate a file whose data may be below", |o| truncate_by_open(o, "changed")),
     ("rename a file whose data may be below", |o| shift(o, "changed", "d/made")),
     ("link a file whose data may be below", |o| link(o, "changed", "d/made")),
-    ("fallocate", |o| opened(o, "second", OFlag::O_RDWR, |fh| o.fallocate(fh, 0, 5, 5000))),
+    ("fallocate", |o| opened(o, "second", OFlag::O_RDWR, |fh| o.fallocate(CALLER.writer(), fh, 0, 5, 5000))),
     ("copy a range", |o| {
         opened(o, "second", OFlag::O_RDWR, |to| {
-            opened(o, "big", OFlag::O_RDONLY, |from| o.copy_range((from, 5), (to, 9), 99).map(drop))
+            opened(o, "big", OFlag::O_RDONLY, |from| {
+                o.copy_range(CALLER.writer(), (from, 5), (to, 9), 99).map(drop)
+            })
         })
     }),
 ];

@@ -21,7 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::inode::{Fh, Ino, Inode, OpenFile};
 use crate::layer::Stack;
 use crate::merge::listing::FileKind;
-use crate::sys::{At, attr, copy, cred, open, stat};
+use crate::sys::{At, attr, copy, open, stat};
 
 /// How the bytes of an open file flow.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Overlay {
         }
         let made = match (writes(flags), truncates) {
             (_, true) => {
-                let need = Need::Truncated { keeps_set_id: caller.uid == 0 };
+                let need = Need::Truncated { by: caller.writer() };
                 self.copy_up.ensure_open(&inode, need)?
             }
             (true, false) => self.copy_up.ensure_open(&inode, Need::Data)?,
@@ -122,9 +122,10 @@ impl Overlay {
             match (&made, &found) {
                 // It was cut off when it came up.
                 (Some(_), _) => {}
-                (None, Ok((fd, _))) if writes(flags) => self.cut(caller, fd)?,
+                (None, Ok((fd, _))) if writes(flags) => Overlay::cut(&inode.stack, caller, fd)?,
                 (None, Ok(_)) => {
-                    self.cut(
+                    Overlay::cut(
+                        &inode.stack,
                         caller,
                         &inode.with_data(|at, _| open::file(at, OFlag::O_WRONLY).call("openat2"))?,
                     )?;
@@ -138,7 +139,7 @@ impl Overlay {
             (Err(_), Some(made)) => (made, true),
             (Err(error), None) => return Err(error),
         };
-        let set_id = writes(flags) && has_set_id(stat::stat(At::fd(fd.as_fd())).call("statx")?.mode);
+        let set_id = has_set_id(stat::stat(At::fd(fd.as_fd())).call("statx")?.mode);
         self.opened(caller, &inode, flags, Arc::new(fd), in_upper, set_id)
     }
 
@@ -193,11 +194,11 @@ impl Overlay {
         open((kept - OFlag::O_ACCMODE) | OFlag::O_RDWR).or_else(|_| open(kept))
     }
 
-    fn cut(&self, caller: Caller, fd: &OwnedFd) -> Result<()> {
+    fn cut(stack: &Stack, caller: Caller, fd: &OwnedFd) -> Result<()> {
         // Cutting nothing off an empty file still sets its times, as O_TRUNC does.
-        let cut = || attr::truncate(fd.as_fd(), 0);
-        let done = if caller.uid == 0 { cut() } else { cred::without_fsetid(cut) };
-        done.call("ftruncate")
+        let (ids, file) = (&stack.terms.ids, fd.as_fd());
+        let cut = || attr::truncate(file, 0);
+        caller.writer().run(At::fd(file), |gid| ids.shown_gid(gid), cut).call("ftruncate")
     }
 
     /// As `open` for a file that was just made, with the descriptor it was made by and the mode it has.
@@ -209,11 +210,11 @@ impl Overlay {
         made: OwnedFd,
         mode: u32,
     ) -> Result<Opened> {
-        let set_id = writes(flags) && has_set_id(mode);
+        let set_id = has_set_id(mode);
         self.opened(caller, inode, flags, Arc::new(made), true, set_id)
     }
 
-    /// Chooses the mode and notes the open file. `set_id` says that it is opened for writing and has a set-id bit.
+    /// Chooses the mode and notes the open file. `set_id` says that it has a set-id bit.
     fn opened(
         &self,
         caller: Caller,
@@ -242,8 +243,9 @@ impl Overlay {
             && (in_upper || below || !inode.stack.is_writable())
             && in_upper == in_upper_now
             && !flags.intersects(MAY_CHANGE)
-            // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is.
-            && !set_id;
+            // Whether a write clears the set-id bits depends on the writer, and only a cached write tells who it is. A reader
+            // keeps out of the way, too: a writer who comes while it is passed through must be.
+            && !(set_id && inode.stack.is_writable());
         let passes = opens.passthrough > 0 || (may_pass && opens.cached == 0);
         let stale_pages = state.was_passthrough && !passes;
         let plain_writer = writes(flags) && caller.uid != 0;

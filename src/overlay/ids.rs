@@ -1,24 +1,11 @@
 //! Translates between the ids on disk and the ids that callers see.
 
 use super::Caller;
+use crate::config::ids::{OVERFLOW, shown};
 use crate::config::{IdMaps, IdRange, Unmapped};
 use crate::error::{Error, Result};
 use crate::inode::Inode;
 use crate::sys::cred;
-
-/// The id without a meaning: shown for an id on disk that no range covers, and written for a caller's id that no range
-/// covers. Source: `/proc/sys/kernel/overflowuid`.
-const OVERFLOW: u32 = 65534;
-
-/// The owner shown for `uid` on disk.
-pub(super) fn shown_uid(ids: &IdMaps, uid: u32) -> u32 {
-    ids.squash_uid.unwrap_or_else(|| shown(&ids.uids, uid))
-}
-
-/// The group shown for `gid` on disk.
-pub(super) fn shown_gid(ids: &IdMaps, gid: u32) -> u32 {
-    ids.squash_gid.unwrap_or_else(|| shown(&ids.gids, gid))
-}
 
 /// The id on disk of an owner given by a caller.
 ///
@@ -79,14 +66,6 @@ fn named_ids(value: &mut [u8]) -> impl Iterator<Item = (u16, &mut [u8; 4])> {
 pub(super) fn disk_caller(dir: &Inode, caller: Caller) -> Result<cred::Caller> {
     let ids = &dir.stack.terms.ids;
     Ok(cred::Caller { uid: disk_uid(ids, caller.uid)?, gid: disk_gid(ids, caller.gid)?, umask: caller.umask })
-}
-
-fn shown(ranges: &[IdRange], id: u32) -> u32 {
-    if ranges.is_empty() {
-        return id;
-    }
-    let range = ranges.iter().find(|range| id.checked_sub(range.disk).is_some_and(|at| at < range.size));
-    range.map_or(OVERFLOW, |range| range.shown + (id - range.disk))
 }
 
 fn on_disk(ranges: &[IdRange], id: u32, unmapped: Unmapped) -> Result<u32> {

@@ -1,6 +1,6 @@
 //! Bytes of open files that come through the daemon.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
@@ -11,13 +11,15 @@ use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Fh, Ino, OpenFile};
 use crate::sys::copy::{self, Seek};
-use crate::sys::{attr, cred, open};
+use crate::sys::cred::Writer;
+use crate::sys::stat::stat;
+use crate::sys::{At, attr, open};
 
 /// How something is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Writing {
-    /// The writer may not keep set-id bits.
-    pub clears_set_id: bool,
+    /// Who writes.
+    pub by: Writer,
     /// The descriptor appends at the moment: fcntl(2) may have changed that since it was opened.
     pub appends: bool,
 }
@@ -42,15 +44,36 @@ impl Overlay {
             true => copy::append(fd.as_fd(), data),
             false => copy::pwrite(fd.as_fd(), data, offset),
         };
-        let written = if how.clears_set_id { cred::without_fsetid(write) } else { write() };
+        let ids = &file.inode.stack.terms.ids;
+        let written = how.by.run(At::fd(fd.as_fd()), |gid| ids.shown_gid(gid), write);
         self.note_loss(&written);
         written.call("pwrite")
     }
 
     /// Allocates, punches, collapses: whatever fallocate(2) modes the upper layer has.
-    pub fn fallocate(&self, fh: Fh, mode: i32, offset: u64, len: u64) -> Result<()> {
+    pub fn fallocate(&self, by: Writer, fh: Fh, mode: i32, offset: u64, len: u64) -> Result<()> {
         let file = self.file(fh)?;
-        copy::fallocate(self.descriptor(&file)?.as_fd(), mode, offset, len).call("fallocate")
+        let fd = self.descriptor(&file)?;
+        self.change_as(by, &file, fd.as_fd(), || copy::fallocate(fd.as_fd(), mode, offset, len))
+            .call("fallocate")
+    }
+
+    /// Runs `change` of the bytes of `file`, open as `fd`, as `Writer::run`. For calls of which the kernel does not expect that
+    /// they clear set-id bits.
+    fn change_as<T>(
+        &self,
+        by: Writer,
+        file: &OpenFile,
+        fd: BorrowedFd<'_>,
+        change: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        let has_set_id = stat(At::fd(fd))?.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        let ids = &file.inode.stack.terms.ids;
+        let changed = by.run(At::fd(fd), |gid| ids.shown_gid(gid), change);
+        if has_set_id {
+            self.copy_up.changed(&file.inode);
+        }
+        changed
     }
 
     /// The next data or hole. With a writeback cache, where data is that has not been handed over is the kernel's to know: it
@@ -64,12 +87,14 @@ impl Overlay {
     }
 
     /// Copies up to `len` bytes between two open files; how many were copied.
-    pub fn copy_range(&self, from: (Fh, u64), to: (Fh, u64), len: u64) -> Result<usize> {
+    pub fn copy_range(&self, by: Writer, from: (Fh, u64), to: (Fh, u64), len: u64) -> Result<usize> {
         let source = self.descriptor(&*self.file(from.0)?)?;
-        let target = self.descriptor(&*self.file(to.0)?)?;
+        let file = self.file(to.0)?;
+        let target = self.descriptor(&file)?;
         // The answer has 32 bits; a caller asks again for the rest.
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
-        let copied = copy::copy_range(source.as_fd(), from.1, target.as_fd(), to.1, len);
+        let copy = || copy::copy_range(source.as_fd(), from.1, target.as_fd(), to.1, len);
+        let copied = self.change_as(by, &file, target.as_fd(), copy);
         self.note_loss(&copied);
         copied.call("copy_file_range")
     }

@@ -75,6 +75,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::Opaque;
 use crate::sync::{LevelMutex, level};
 use crate::sys::At;
+use crate::sys::cred::Writer;
 
 /// Who asks, in ids as the mount shows them.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +88,13 @@ pub struct Caller {
     pub umask: u32,
     /// The process, as far as the daemon can see it.
     pub pid: u32,
+}
+
+impl Caller {
+    /// As who changes bytes, of whom the kernel does not say what he may keep.
+    pub fn writer(self) -> Writer {
+        Writer { pid: self.pid, keeps_set_id: None }
+    }
 }
 
 /// The choices of a mount that operations ask for.

@@ -9,6 +9,9 @@ use std::sync::OnceLock;
 use nix::Result;
 use nix::errno::Errno;
 
+use super::At;
+use super::stat::stat;
+
 /// Who asks, in ids as they are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -111,11 +114,95 @@ pub fn may_override_modes() -> bool {
     capable(CAP_DAC_OVERRIDE)
 }
 
+/// Who changes the bytes of a file, as far as its set-id bits go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writer {
+    /// The process. One that is gone, or cannot be told, is in no group and has no capability.
+    pub pid: u32,
+    /// Whether it may keep set-id bits, where the kernel has looked already.
+    pub keeps_set_id: Option<bool>,
+}
+
+impl Writer {
+    /// Runs `change` of the bytes or the owner of `file`, after which the filesystem has cleared the set-id bits as it would for the writer
+    /// itself. `shown` is the group that the writer sees for one on disk.
+    /// Source: kernel `setattr_should_drop_suidgid`, `setattr_should_drop_sgid`.
+    pub fn run<T>(
+        self,
+        file: At<'_>,
+        shown: impl FnOnce(u32) -> u32,
+        change: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if self.keeps_set_id == Some(true) {
+            return change();
+        }
+        let found = stat(file)?;
+        // Most files have none.
+        if found.mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+            return change();
+        }
+        let process = Process::look(self.pid);
+        if self.keeps_set_id.is_none() && process.keeps_set_id() {
+            return change();
+        }
+        // A set-group-id bit that is not for executing goes only where a stranger to the group writes.
+        let not_for_executing = found.mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID;
+        let is_member = not_for_executing && process.is_in(shown(found.gid));
+        let (_, own_gid, _) = own()?;
+        let gid = if is_member { found.gid } else { own_gid };
+        without_fsetid(|| with_fsgid(gid, own_gid, change))
+    }
+}
+
+/// Runs `change` with this filesystem group, which is `own` otherwise.
+fn with_fsgid<T>(gid: u32, own: u32, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    if gid == own {
+        return change();
+    }
+    // `without_fsetid`, within which this is called, sets it back, whatever happens.
+    // SAFETY: the call touches no memory.
+    unsafe { libc::setfsgid(gid) };
+    let changed = change();
+    // SAFETY: as above.
+    unsafe { libc::setfsgid(own) };
+    changed
+}
+
+/// What /proc tells of a process; of one that is gone nothing.
+struct Process {
+    status: String,
+    in_our_namespace: bool,
+}
+
+impl Process {
+    fn look(pid: u32) -> Process {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let namespace =
+            |of: &str| std::fs::metadata(format!("/proc/{of}/ns/user")).map(|facts| facts.ino()).ok();
+        let theirs = namespace(&pid.to_string());
+        Process { status, in_our_namespace: theirs.is_some() && theirs == namespace("self") }
+    }
+
+    fn line(&self, key: &str) -> impl Iterator<Item = &str> {
+        let line = self.status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap_or_default().split_whitespace()
+    }
+
+    /// The filesystem group counts, and the supplementary ones.
+    fn is_in(&self, gid: u32) -> bool {
+        self.line("Gid").skip(3).chain(self.line("Groups")).any(|group| group.parse() == Ok(gid))
+    }
+
+    /// A capability in a user namespace of the process' own is worth nothing here.
+    fn keeps_set_id(&self) -> bool {
+        let effective = self.line("CapEff").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        self.in_our_namespace && effective.is_some_and(|bits| bits & (1 << CAP_FSETID) != 0)
+    }
+}
+
 /// Whether the process `pid` has `gid` among its supplementary groups. No, if that cannot be found out.
 pub fn is_in_group(pid: u32, gid: u32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    groups.is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)))
+    Process::look(pid).line("Groups").any(|group| group.parse() == Ok(gid))
 }
 
 /// Gives this thread a umask of its own and sets it.

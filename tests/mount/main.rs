@@ -57,6 +57,7 @@ mod readdir_changes;
 mod remove;
 mod rename;
 mod running;
+mod set_id;
 mod shadow;
 mod story;
 mod stress;
