@@ -185,6 +185,10 @@ impl Stack {
                 return Ok(());
             }
         }
+        if use_of(config) != Use::ReadOnly && !upper.abilities.hard_links {
+            tracing::info!("no index: the filesystem of {:?} has no hard links", dirs.dir);
+            return Ok(());
+        }
         let there = upper.workdir.open_index(&dirs.work, use_of(config))?;
         self.index = there && self.index_belongs_here()?;
         if there && !self.index {
@@ -425,28 +429,7 @@ impl Stack {
         if !self.is_fenced() {
             notes.push("lower layers are kept from changes by the daemon alone: it may not make read-only mounts of them".to_owned());
         }
-        if let Some(upper) = &self.upper {
-            if !upper.abilities.whiteout_devices && !upper.is_read_only() {
-                notes.push(
-                    "whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned(),
-                );
-            }
-            if upper.abilities.whiteout_devices && !upper.abilities.rename_whiteout {
-                notes.push(
-                    "renames leave .wh. files: the upper layer's filesystem cannot leave whiteouts"
-                        .to_owned(),
-                );
-            }
-            if upper.namespace == Namespace::User {
-                notes.push(
-                    "marks are kept in user.overlay.*: symlinks and special files get a new number when they are copied up"
-                        .to_owned(),
-                );
-            }
-            if !self.index && !upper.is_read_only() {
-                notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
-            }
-        }
+        notes.extend(self.upper.iter().flat_map(|upper| upper.notes(self.index)));
         notes
     }
 }

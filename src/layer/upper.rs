@@ -19,7 +19,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::origin::Origin;
 use crate::merge::redirect::Redirect;
-use crate::sys::stat::stat;
+use crate::sys::stat::{Stat, stat};
 use crate::sys::xattr::{self, SetMode};
 use crate::sys::{At, attr, cred, name, open};
 
@@ -32,6 +32,8 @@ pub struct Abilities {
     pub rename_whiteout: bool,
     /// `RENAME_EXCHANGE` works.
     pub rename_exchange: bool,
+    /// A file can have several names.
+    pub hard_links: bool,
 }
 
 /// The writable layer's marks and its workdir.
@@ -194,13 +196,13 @@ impl Upper {
         }
         let temp = self.workdir.temp();
         self.workdir.link_whiteout(temp.at())?;
-        move_dir(At::new(fd.as_fd(), name), temp.at(), RenameFlags::RENAME_EXCHANGE).call("renameat2")
+        move_dir(At::new(fd.as_fd(), name), temp.at(), exchange).call("renameat2")
     }
 
     /// Takes the upper directory `name` out of `dir` in one visible step and removes it with the marks in it.
     pub fn take_out(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let temp = self.workdir.temp();
-        move_dir(At::new(dir, name), temp.at(), RenameFlags::RENAME_NOREPLACE).call("renameat2")
+        move_dir(At::new(dir, name), temp.at(), name::rename_new).call("renameat2")
     }
 
     /// Removes the `.wh.` file of `name` after an object of that name was made: it hides nothing any more.
@@ -209,6 +211,29 @@ impl Upper {
             Ok(()) | Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(()),
             Err(errno) => Err(Error::Sys { call: "unlinkat", errno }),
         }
+    }
+
+    /// Lines about what does not work here, for `stratafs ls -v`. `index` says whether hard links are indexed.
+    pub fn notes(&self, index: bool) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.abilities.whiteout_devices && !self.is_read_only() {
+            notes.push("whiteouts are .wh. files: device nodes cannot be made in the upper layer".to_owned());
+        }
+        if self.abilities.whiteout_devices && !self.abilities.rename_whiteout {
+            notes.push(
+                "renames leave .wh. files: the upper layer's filesystem cannot leave whiteouts".to_owned(),
+            );
+        }
+        if self.namespace == Namespace::User {
+            notes.push(
+                "marks are kept in user.overlay.*: symlinks and special files get a new number when they are copied up"
+                    .to_owned(),
+            );
+        }
+        if !index && !self.is_read_only() {
+            notes.push("no index: hard links of lower files are broken by copy-up".to_owned());
+        }
+        notes
     }
 
     /// The longest name an object may have.
@@ -222,13 +247,17 @@ impl Upper {
 }
 
 /// Renames what may be a directory into another: who does that without privilege must be able to write to it.
-fn move_dir(from: At<'_>, to: At<'_>, flags: RenameFlags) -> nix::Result<()> {
-    match name::rename(from, to, flags) {
+fn move_dir(from: At<'_>, to: At<'_>, rename: fn(At<'_>, At<'_>) -> nix::Result<()>) -> nix::Result<()> {
+    match rename(from, to) {
         Err(Errno::EACCES) => {}
         result => return result,
     }
     let moved = open::path(from)?;
-    attr::with_owner_writing(At::fd(moved.as_fd()), || name::rename(from, to, flags))?
+    attr::with_owner_writing(At::fd(moved.as_fd()), || rename(from, to))?
+}
+
+fn exchange(from: At<'_>, to: At<'_>) -> nix::Result<()> {
+    name::rename(from, to, RenameFlags::RENAME_EXCHANGE)
 }
 
 type Tried = (Namespace, Abilities, (u32, u32));
@@ -236,7 +265,7 @@ type Tried = (Namespace, Abilities, (u32, u32));
 fn try_out(workdir: &Workdir, upper: &Path, marks: &config::Marks) -> Result<Tried> {
     let probe = Probe::new(workdir, upper)?;
     let (namespace, maker) = (probe.namespace(marks.userxattr)?, probe.maker()?);
-    Ok((namespace, probe.abilities(marks.whiteout_files), maker))
+    Ok((namespace, probe.abilities(marks.whiteout_files)?, maker))
 }
 
 fn whiteout_file(name: &OsStr) -> OsString {
@@ -269,7 +298,7 @@ impl<'a> Probe<'a> {
     }
 
     fn namespace(&self, wanted: Option<bool>) -> Result<Namespace> {
-        let works = |ns: Namespace| self.can_set(ns.attribute(Mark::Opaque));
+        let works = |ns: Namespace| self.keeps(ns.attribute(Mark::Opaque));
         let trusted = wanted != Some(true) && cred::may_administer() && works(Namespace::Trusted);
         if trusted {
             return Ok(Namespace::Trusted);
@@ -278,7 +307,8 @@ impl<'a> Probe<'a> {
             return Ok(Namespace::User);
         }
         Err(Error::Setup(format!(
-            "upperdir {:?} is on a filesystem without extended attributes for marks: use ext4, xfs, btrfs or a newer tmpfs",
+            "upperdir {:?} is on a filesystem that keeps no extended attributes for marks, and removed or moved things would come \
+             back: use ext4, xfs, btrfs or a newer tmpfs",
             self.upper
         )))
     }
@@ -288,22 +318,80 @@ impl<'a> Probe<'a> {
         Ok((made.uid, made.gid))
     }
 
-    fn can_set(&self, attribute: &CStr) -> bool {
-        xattr::set(self.temp.at(), attribute, b"y", SetMode::Any).is_ok()
+    /// Whether files and directories give a mark back: another overlay as the upper layer takes it, and hides it or obeys it.
+    fn keeps(&self, attribute: &CStr) -> bool {
+        let dir = self.workdir.temp();
+        let kept = |at: At<'_>| {
+            let value = b"stratafs";
+            xattr::set(at, attribute, value, SetMode::Any)?;
+            let is_listed = xattr::list(at)?.iter().any(|name| name.as_c_str() == attribute);
+            let is_read = xattr::get(at, attribute)?.as_deref() == Some(value);
+            xattr::remove(at, attribute)?;
+            Ok(is_listed && is_read && xattr::get(at, attribute)?.is_none())
+        };
+        let kept_by_both =
+            name::mkdir(dir.at(), 0o700).and_then(|()| Ok(kept(self.temp.at())? && kept(dir.at())?));
+        kept_by_both.unwrap_or(false)
     }
 
-    /// Asked last: what was tried on may be elsewhere afterwards, or be a device.
-    fn abilities(&self, whiteout_files: bool) -> Abilities {
-        let device = self.workdir.temp();
-        let whiteout_devices = !whiteout_files && name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok();
+    /// Whether the name `of` in the workdir is seen by who asks for it, and by who lists the directory.
+    fn is_seen(&self, of: At<'_>) -> nix::Result<Option<Stat>> {
+        let found = match stat(of) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let mut is_listed = false;
+        crate::sys::dir::read(of.dir, false, |entry| {
+            is_listed |= entry.name == of.name;
+            Ok(())
+        })?;
+        Ok(is_listed.then_some(found))
+    }
+
+    /// Asked last: what was tried on may be elsewhere afterwards, or be a device. Each ability is judged by what is there after
+    /// the call, for not everyone who takes a call heeds it. Source: kernel `ovl_check_rename_whiteout`.
+    fn abilities(&self, whiteout_files: bool) -> Result<Abilities> {
+        let (device, second) = (self.workdir.temp(), self.workdir.temp());
+        let hard_links = name::link(self.temp.at(), second.at()).is_ok() && stat(second.at()).is_ok();
+        let is_device = |at: At<'_>| {
+            self.is_seen(at).is_ok_and(|found| found.is_some_and(|found| found.is_whiteout_device()))
+        };
+        let whiteout_devices = !whiteout_files
+            && name::mknod(device.at(), libc::S_IFCHR, 0, 0).is_ok()
+            && is_device(device.at());
+        if !whiteout_devices {
+            self.check_whiteout_files()?;
+        }
         let rename_exchange = whiteout_devices
-            && name::rename(self.temp.at(), device.at(), RenameFlags::RENAME_EXCHANGE).is_ok();
+            && exchange(self.temp.at(), device.at()).is_ok()
+            && is_device(self.temp.at())
+            && !is_device(device.at());
         let (file, other) = if rename_exchange { (&device, &self.temp) } else { (&self.temp, &device) };
         let moved =
             whiteout_devices && name::rename(file.at(), other.at(), RenameFlags::RENAME_WHITEOUT).is_ok();
-        // Not everyone who takes the flag heeds it. Source: kernel `ovl_check_rename_whiteout`.
-        let rename_whiteout = moved && stat(file.at()).is_ok_and(|left| left.is_whiteout_device());
-        Abilities { whiteout_devices, rename_whiteout, rename_exchange }
+        let rename_whiteout = moved && is_device(file.at());
+        Ok(Abilities { whiteout_devices, rename_whiteout, rename_exchange, hard_links })
+    }
+
+    /// Errors: `Setup` if the filesystem hides a `.wh.` file as well.
+    fn check_whiteout_files(&self) -> Result<()> {
+        let file = whiteout_file(OsStr::new("stratafs-probe"));
+        let at = At::new(self.workdir.fd(), &file);
+        let seen = match name::mknod(at, libc::S_IFREG, 0, 0) {
+            Ok(()) | Err(Errno::EEXIST) => self.is_seen(at),
+            Err(errno) => Err(errno),
+        };
+        // Left behind, it is swept by the next mount.
+        let _ = name::unlink(at);
+        match seen {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(Error::Setup(format!(
+                "upperdir {:?} is on a filesystem that keeps no whiteouts, neither char 0:0 nor `.wh.` files, as another overlay does, \
+                 and removed things would come back: use a directory of ext4, xfs or btrfs",
+                self.upper
+            ))),
+        }
     }
 }
 
@@ -350,14 +438,27 @@ impl Upper {
     ) -> Result<()> {
         let to = At::new(dir, name);
         if !over_whiteout {
-            move_dir(temp.at(), to, RenameFlags::RENAME_NOREPLACE).call("renameat2")?;
+            move_dir(temp.at(), to, name::rename_new).call("renameat2")?;
             temp.placed();
             return Ok(());
         }
         // A directory cannot replace a device: they change places, and the whiteout goes with the temporary name.
-        match move_dir(temp.at(), to, RenameFlags::RENAME_EXCHANGE) {
-            Ok(()) => Ok(()),
-            Err(errno) => Err(Error::Sys { call: "renameat2", errno }),
+        if self.abilities.rename_exchange {
+            return move_dir(temp.at(), to, exchange).call("renameat2");
         }
+        if stat(temp.at()).call("statx")?.kind == FileKind::Dir {
+            // The name stays hidden while the device goes.
+            match name::mknod(At::new(dir, &whiteout_file(name)), libc::S_IFREG, 0, 0) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(Error::Sys { call: "mknodat", errno }),
+            }
+            name::unlink(to).call("unlinkat")?;
+            move_dir(temp.at(), to, name::rename_new).call("renameat2")?;
+            temp.placed();
+            return self.remove_whiteout_file(dir, name);
+        }
+        name::rename(temp.at(), to, RenameFlags::empty()).call("renameat2")?;
+        temp.placed();
+        Ok(())
     }
 }

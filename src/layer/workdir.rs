@@ -152,6 +152,10 @@ impl Workdir {
                             let _ = name::unlink(At::new(self.fd(), &old));
                         }
                     }
+                    // No hard links here: each whiteout is one of its own.
+                    Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+                        return name::mknod(to, libc::S_IFCHR, 0, 0).map_err(|e| refused("mknodat", e));
+                    }
                     Err(errno) => return Err(refused("linkat", errno)),
                 }
             }

@@ -88,6 +88,19 @@ pub fn rename(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Moves `from` to the name `to`, which nobody has. Errors: EEXIST.
+pub fn rename_new(from: At<'_>, to: At<'_>) -> Result<()> {
+    match rename(from, to, RenameFlags::RENAME_NOREPLACE) {
+        // Network filesystems and mergerfs do not know the flag. Looking first is as near as they can come.
+        Err(Errno::EINVAL) => match super::stat::stat(to) {
+            Ok(_) => Err(Errno::EEXIST),
+            Err(Errno::ENOENT) => rename(from, to, RenameFlags::empty()),
+            Err(errno) => Err(errno),
+        },
+        result => result,
+    }
+}
+
 /// Writes a directory's names to the disk.
 pub fn sync_dir(dir: BorrowedFd<'_>) -> Result<()> {
     fault::point()?;

@@ -198,16 +198,3 @@ pub(super) fn lock_file(mut file: File, how: FlockArg) -> nix::Result<Option<Loc
         }
     }
 }
-
-/// Moves `from` to the name `to`, which nobody has. Errors: EEXIST.
-pub(super) fn move_new(from: At<'_>, to: At<'_>) -> nix::Result<()> {
-    match name::rename(from, to, RenameFlags::RENAME_NOREPLACE) {
-        // Network filesystems do not know the flag. Looking first is as near as they can come.
-        Err(Errno::EINVAL) => match stat::stat(to) {
-            Ok(_) => Err(Errno::EEXIST),
-            Err(Errno::ENOENT) => name::rename(from, to, RenameFlags::empty()),
-            Err(errno) => Err(errno),
-        },
-        result => result,
-    }
-}

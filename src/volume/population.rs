@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use super::home::{DATA, Home, move_new};
+use super::home::{DATA, Home};
 use super::meta::{Meta, Populated, Population, Publishing, now};
 use super::{name, tree};
 use crate::error::Result;
@@ -106,7 +106,8 @@ fn publish(from: BorrowedFd<'_>, to: BorrowedFd<'_>, times: [(i64, u32); 2]) -> 
         // By descriptor: it has another name when its mode is put back.
         let object = open::path(old)?;
         let object = At::fd(object.as_fd());
-        let moved = with_owner_writing(At::fd(from), || with_owner_writing(object, || move_new(old, new)))??;
+        let moved =
+            with_owner_writing(At::fd(from), || with_owner_writing(object, || names::rename_new(old, new)))??;
         match moved {
             // Somebody else's, made meanwhile: theirs stays.
             Ok(()) | Err(Errno::EEXIST | Errno::ENOTEMPTY) => {}

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{FlockArg, OFlag};
 
-use super::home::{DATA, FILL, Home, LOCK, Lock, USERS, lock_file, move_new};
+use super::home::{DATA, FILL, Home, LOCK, Lock, USERS, lock_file};
 use super::meta::Meta;
 use super::users::{self, User};
 use super::{driver, name, tree};
@@ -249,7 +249,7 @@ impl Store {
         {
             let _lock = self.lock()?;
             let named = At::new(self.dir(), OsStr::new(&home.name));
-            move_new(named, At::new(self.dir(), &trash)).map_err(failed)?;
+            names::rename_new(named, At::new(self.dir(), &trash)).map_err(failed)?;
             // Before the content goes: else a crash could bring the name back with half of it.
             names::sync_dir(self.dir()).map_err(failed)?;
         }
@@ -369,7 +369,7 @@ impl Draft<'_> {
         names::sync_dir(self.home.dir()).map_err(failed)?;
         let _store = self.store.lock()?;
         let from = At::new(self.store.dir(), OsStr::new(&self.home.name));
-        match move_new(from, At::new(self.store.dir(), OsStr::new(&self.name))) {
+        match names::rename_new(from, At::new(self.store.dir(), OsStr::new(&self.name))) {
             Ok(()) => {}
             Err(Errno::EEXIST | Errno::ENOTEMPTY) => return Ok(false),
             Err(errno) => return Err(failed(errno)),

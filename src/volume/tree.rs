@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::fcntl::RenameFlags;
 
 use crate::merge::listing::FileKind;
 use crate::sys::{At, attr, cred, dir, name, open, stat};
@@ -77,7 +76,7 @@ fn clear(top: BorrowedFd<'_>, place: BorrowedFd<'_>, depth: usize, moved: &mut u
             if depth >= DEEP {
                 *moved += 1;
                 let up = OsString::from(format!(".deep-{moved}"));
-                match name::rename(at, At::new(top, &up), RenameFlags::RENAME_NOREPLACE) {
+                match name::rename_new(at, At::new(top, &up)) {
                     Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => continue,
                     Err(errno) => return Err(errno),
                 }

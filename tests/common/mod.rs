@@ -271,8 +271,8 @@ pub struct Fixture {
     kept_before: Vec<sum::Tree>,
     /// A limit of open files for the daemon.
     pub nofile: Option<u32>,
-    /// The daemon may make no devices, not even whiteouts. Needs root.
-    pub no_devices: bool,
+    /// System calls of the daemon that are answered without being made. Needs root.
+    pub answers: Vec<sys::Answer>,
     /// The lowers as they were when they were mounted.
     before: Option<Vec<sum::Tree>>,
     mounted: bool,
@@ -317,7 +317,7 @@ impl Fixture {
             kept: Vec::new(),
             kept_before: Vec::new(),
             nofile: None,
-            no_devices: false,
+            answers: Vec::new(),
             before,
             mounted: false,
             watchdog,
@@ -400,8 +400,8 @@ impl Fixture {
             }
         };
         cmd.args(args);
-        if self.no_devices {
-            sys::without_devices(&mut cmd);
+        if !self.answers.is_empty() {
+            sys::with_answers(&mut cmd, &self.answers);
         }
         cmd
     }
@@ -517,7 +517,7 @@ impl Fixture {
         let at = self.up(path);
         let dot = at.with_file_name(format!(".wh.{}", at.file_name().unwrap().to_string_lossy()));
         let device = at.symlink_metadata().is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0);
-        device || ((mode() != Mode::Root || self.no_devices) && dot.symlink_metadata().is_ok())
+        device || ((mode() != Mode::Root || !self.answers.is_empty()) && dot.symlink_metadata().is_ok())
     }
 
     /// True if the upper has anything under this name, a whiteout or not.

@@ -370,31 +370,53 @@ pub fn in_child(f: impl FnOnce() -> i32) -> i32 {
     libc::WEXITSTATUS(status)
 }
 
-/// Lets the command and all it starts make no character device: mknodat(2) answers EPERM, as it does in some containers.
-pub fn without_devices(cmd: &mut std::process::Command) {
+/// A system call that is not made, but answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    pub call: libc::c_long,
+    /// Only where this argument, as far as this mask goes, is this value.
+    pub argument: (usize, u32, u32),
+    /// The errno; 0 says that all is well.
+    pub errno: i32,
+}
+
+/// mknodat(2) of a character device answers EPERM, as in some containers.
+pub const NO_DEVICES: Answer =
+    Answer { call: libc::SYS_mknodat, argument: (2, libc::S_IFMT, libc::S_IFCHR), errno: libc::EPERM };
+
+/// Gives these answers to the command and all that it starts, by seccomp.
+pub fn with_answers(cmd: &mut std::process::Command, answers: &[Answer]) {
     use std::os::unix::process::CommandExt;
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let line = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    // The third argument is the mode; its low half comes first here.
-    let program = [
-        line(LOAD, 0, 0, std::mem::offset_of!(libc::seccomp_data, nr) as u32),
-        line(EQUAL, 0, 4, libc::SYS_mknodat as u32),
-        line(LOAD, 0, 0, std::mem::offset_of!(libc::seccomp_data, args) as u32 + 16),
-        line(AND, 0, 0, libc::S_IFMT),
-        line(EQUAL, 0, 1, libc::S_IFCHR),
-        line(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        line(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+    let mut program = Vec::new();
+    for answer in answers {
+        let (argument, mask, value) = answer.argument;
+        // The low half of an argument comes first here.
+        let at = std::mem::offset_of!(libc::seccomp_data, args) + 8 * argument;
+        program.extend([
+            line(LOAD, 0, 0, std::mem::offset_of!(libc::seccomp_data, nr) as u32),
+            line(EQUAL, 0, 4, answer.call as u32),
+            line(LOAD, 0, 0, at as u32),
+            line(AND, 0, 0, mask),
+            line(EQUAL, 0, 1, value),
+            line(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | answer.errno as u32),
+        ]);
+    }
+    program.push(line(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     let install = move || {
-        let mut program = program;
-        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+        if unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter_of(&program)) } != 0
+        {
+            return Err(std::io::Error::last_os_error());
         }
+        Ok(())
     };
     unsafe { cmd.pre_exec(install) };
+}
+
+fn filter_of(program: &[libc::sock_filter]) -> libc::sock_fprog {
+    libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() }
 }

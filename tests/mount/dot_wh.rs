@@ -4,7 +4,7 @@ use crate::common::*;
 
 fn without_devices() -> Option<Fixture> {
     let mut f = Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("it needs devices"))?;
-    f.no_devices = true;
+    f.answers.push(sys::NO_DEVICES);
     Some(f)
 }
 

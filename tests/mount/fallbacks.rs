@@ -62,3 +62,143 @@ fn what_its_owner_may_not_write_is_copied_up_all_the_same() {
         assert_eq!(stat(m.join("ro/y")).nlink(), 1);
     });
 }
+
+/// A call that is answered with `errno` whatever its arguments.
+fn always(call: libc::c_long, errno: i32) -> sys::Answer {
+    sys::Answer { call, argument: (0, 0, 0), errno }
+}
+
+/// All that a person does in a mount, and all of it there after unmount and mount.
+fn work_in(f: &mut Fixture) {
+    f.lower(0)
+        .file("gone", "x")
+        .file("changed", "old")
+        .file("d/f", "x")
+        .file("d/sub/g", "g")
+        .symlink("link", "to");
+    f.lower(0)
+        .file("h1", "hard")
+        .hardlink("h2", "h1")
+        .dir("empty")
+        .file("moved", "moved")
+        .file("hidden/x", "x");
+    f.mount();
+    for round in 0..2 {
+        sys::unlink(f.p("gone")).unwrap();
+        fs::write(f.p("changed"), format!("new {round}")).unwrap();
+        fs::remove_dir_all(f.p("d")).unwrap();
+        sys::mkdir(f.p("d"), 0o755).unwrap();
+        fs::write(f.p("d/own"), "own").unwrap();
+        sys::rename(f.p("moved"), f.p("d/moved")).unwrap();
+        sys::rename(f.p("link"), f.p("link2")).unwrap();
+        sys::link(f.p("changed"), f.p("linked")).unwrap();
+        fs::write(f.p("h1"), "one").unwrap();
+        sys::rmdir(f.p("empty")).unwrap();
+        fs::remove_dir_all(f.p("hidden")).unwrap();
+        fs::write(f.p("hidden"), "a file").unwrap();
+        f.check(|m| {
+            assert_eq!(names(m), ["changed", "d", "h1", "h2", "hidden", "link2", "linked"]);
+            assert_eq!(names(m.join("d")), ["moved", "own"]);
+            assert_eq!(
+                (text(m.join("changed")), text(m.join("linked"))),
+                (format!("new {round}"), format!("new {round}"))
+            );
+            assert_eq!((text(m.join("hidden")), text(m.join("d/moved"))), ("a file".into(), "moved".into()));
+            assert_eq!(text(m.join("h1")), "one");
+        });
+        // Back to what it was, over what hides it now.
+        if round == 0 {
+            fs::write(f.p("gone"), "again").unwrap();
+            sys::rename(f.p("d/moved"), f.p("moved")).unwrap();
+            sys::rename(f.p("link2"), f.p("link")).unwrap();
+            sys::unlink(f.p("linked")).unwrap();
+            sys::mkdir(f.p("empty"), 0o755).unwrap();
+            sys::unlink(f.p("hidden")).unwrap();
+            sys::mkdir(f.p("hidden"), 0o755).unwrap();
+            f.check(|m| {
+                assert_eq!(
+                    names(m),
+                    ["changed", "d", "empty", "gone", "h1", "h2", "hidden", "link", "moved"]
+                );
+                assert_eq!((names(m.join("hidden")), names(m.join("empty"))), (vec![], vec![]));
+                assert_eq!(fs::read_link(m.join("link")).unwrap().to_str(), Some("to"));
+            });
+        }
+    }
+}
+
+fn answered(answers: &[sys::Answer]) -> Option<Fixture> {
+    let mut f =
+        Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("it makes other calls"))?;
+    f.answers = answers.to_vec();
+    Some(f)
+}
+
+/// mergerfs and network filesystems.
+#[test]
+fn renames_without_flags_lose_nothing() {
+    const RENAMEAT2: libc::c_long = libc::SYS_renameat2;
+    for flags in [1, 2, 4] {
+        let refused = sys::Answer { call: RENAMEAT2, argument: (4, flags, flags), errno: libc::EINVAL };
+        let Some(mut f) = answered(&[refused]) else { return };
+        work_in(&mut f);
+    }
+    let refused = |flags| sys::Answer { call: RENAMEAT2, argument: (4, flags, flags), errno: libc::EINVAL };
+    let Some(mut f) = answered(&[refused(1), refused(2), refused(4)]) else { return };
+    work_in(&mut f);
+    let Some(mut f) = answered(&[refused(1), refused(2), refused(4), sys::NO_DEVICES]) else { return };
+    work_in(&mut f);
+}
+
+#[test]
+fn a_filesystem_without_hard_links_loses_nothing() {
+    let Some(mut f) =
+        answered(&[sys::Answer { call: libc::SYS_linkat, argument: (0, 0, 0), errno: libc::EPERM }])
+    else {
+        return;
+    };
+    f.lower(0)
+        .file("gone", "x")
+        .file("also-gone", "x")
+        .file("h1", "hard")
+        .hardlink("h2", "h1")
+        .file("d/f", "x");
+    f.mount();
+    sys::unlink(f.p("gone")).unwrap();
+    sys::unlink(f.p("also-gone")).unwrap();
+    fs::write(f.p("h1"), "one").unwrap();
+    fs::remove_dir_all(f.p("d")).unwrap();
+    f.check(|m| {
+        assert_eq!(names(m), ["h1", "h2"]);
+        assert_eq!((text(m.join("h1")), text(m.join("h2"))), ("one".into(), "hard".into()));
+    });
+}
+
+/// A call that answers well and does nothing is no ability. Without marks and without whiteouts what was removed would come back.
+#[test]
+fn an_upper_layer_that_forgets_is_refused() {
+    let set = [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, 463].map(|call| always(call, 0));
+    let Some(mut f) = answered(&set) else { return };
+    f.lower(0).file("a", "x");
+    let done = f.try_mount(&[]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(
+        done.err.contains("keeps no extended attributes for marks") && done.err.contains("upper"),
+        "{}",
+        done.err
+    );
+    assert_eq!((names(f.up("")), f.temporaries().len()), (vec![], 0), "nothing is left");
+
+    // Devices that are not there: `.wh.` files are taken.
+    let nothing = sys::Answer { errno: 0, ..sys::NO_DEVICES };
+    let Some(mut f) = answered(&[nothing]) else { return };
+    work_in(&mut f);
+
+    // Nor these.
+    let Some(mut f) = answered(&[always(libc::SYS_mknodat, 0)]) else { return };
+    f.lower(0).file("a", "x");
+    let done = f.try_mount(&[]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("keeps no whiteouts"), "{}", done.err);
+    assert_eq!((names(f.up("")), f.temporaries().len()), (vec![], 0), "nothing is left");
+}
