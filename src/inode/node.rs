@@ -302,7 +302,7 @@ impl Inode {
             return Ok(Located::Fd(fd.clone()));
         }
         if self.stack.is_direct() {
-            return locate_direct(state);
+            return self.locate_direct(state);
         }
         if state.upper_ino == 0 {
             return state.lower().ok_or(Error::Stale)?.locate();
@@ -317,6 +317,29 @@ impl Inode {
         let index = state.rare().index.as_ref().ok_or(Error::Stale)?;
         let dir = self.stack.writable()?.workdir.index().ok_or(Error::Stale)?;
         Ok(Located::Named(dir, index.clone()))
+    }
+
+    /// Others may have given the names to other objects: the one that still leads here is the way, and what was looked up a
+    /// moment ago is held.
+    fn locate_direct(&self, state: &State) -> Result<Located> {
+        if let Some(held) = self.stack.held(self.ino.0) {
+            return Ok(Located::Fd(held));
+        }
+        for name in state.names.iter() {
+            let Some(dir) = name.parent.upper_dir() else { continue };
+            let Ok(dir) = dir.fd() else { continue };
+            let fd = match open::path(At::new(dir.as_fd(), &name.name)) {
+                Ok(fd) => fd,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE) => continue,
+                Err(errno) => return Err(Error::Sys { call: "openat2", errno }),
+            };
+            let found = stat(At::fd(fd.as_fd())).call("statx")?;
+            // Another kind of object may have got the number.
+            if found.ino == state.upper_ino && found.kind == self.kind {
+                return Ok(Located::Fd(Arc::new(fd)));
+            }
+        }
+        Err(Error::Stale)
     }
 
     /// What `name` in this directory has to do with grafts.
@@ -360,23 +383,6 @@ impl Inode {
             _ => Attributes::Unknown,
         }
     }
-}
-
-/// Others may have given the names to other objects: the one that still leads here is the way.
-fn locate_direct(state: &State) -> Result<Located> {
-    for name in state.names.iter() {
-        let Some(dir) = name.parent.upper_dir() else { continue };
-        let Ok(dir) = dir.fd() else { continue };
-        let fd = match open::path(At::new(dir.as_fd(), &name.name)) {
-            Ok(fd) => fd,
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE) => continue,
-            Err(errno) => return Err(Error::Sys { call: "openat2", errno }),
-        };
-        if stat(At::fd(fd.as_fd())).call("statx")?.ino == state.upper_ino {
-            return Ok(Located::Fd(Arc::new(fd)));
-        }
-    }
-    Err(Error::Stale)
 }
 
 impl Drop for Inode {

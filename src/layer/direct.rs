@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::hidden::Hidden;
 use super::probe::Place;
 use super::real_dir::{Fact, RealDir};
+use super::recent::Holder;
 use super::stack::{Found, Shared, Stack, Terms};
 use super::tree::{Device, Layer};
 use crate::error::{Context, Error, Result};
@@ -27,12 +28,14 @@ use crate::sys::stat::{self, stat};
 use crate::sys::{At, open};
 
 /// What there is to say of such a tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Direct {
     /// No change is taken.
     pub read_only: bool,
     /// There may be mounts inside.
     pub has_mounts: bool,
+    /// What was looked up a moment ago.
+    pub recent: Holder,
 }
 
 impl Stack {
@@ -63,7 +66,7 @@ impl Stack {
             lowers: Vec::new(),
             data_only: Vec::new(),
             upper: None,
-            direct: Some(Direct { read_only, has_mounts }),
+            direct: Some(Direct { read_only, has_mounts, recent: Holder::new(&shared.recent) }),
             may_hang,
             passes: AtomicBool::new(passes),
             waiting: AtomicUsize::new(0),
@@ -88,21 +91,36 @@ impl Stack {
         self.is_direct() && self.may_hang
     }
 
+    /// Holds an object, which the kernel is told of as `number`, until the request comes for which it was looked up. Only in a tree
+    /// that others change.
+    pub fn hold(&self, number: u64, object: Arc<OwnedFd>) {
+        if let Some(direct) = &self.direct {
+            direct.recent.hold(number, object);
+        }
+    }
+
+    /// What `hold` holds.
+    pub fn held(&self, number: u64) -> Option<Arc<OwnedFd>> {
+        self.direct.as_ref()?.recent.get(number)
+    }
+
     /// Whether a tree without marks may have mounts inside, whose names are listed by other numbers than theirs.
     pub fn has_mounts(&self) -> bool {
-        self.direct.is_some_and(|direct| direct.has_mounts)
+        self.direct.as_ref().is_some_and(|direct| direct.has_mounts)
     }
 }
 
 /// What is under `name` in `dir` now.
 pub(super) fn resolve(dir: &Arc<RealDir>, name: &OsStr) -> Result<Found> {
     let fd = dir.fd().call("openat2")?;
-    let stat = match stat(At::new(fd.as_fd(), name)) {
-        Ok(stat) => stat,
+    // By descriptor: the next request must find the same object, whatever has its name by then.
+    let object = match open::path(At::new(fd.as_fd(), name)) {
+        Ok(object) => object,
         Err(Errno::ENOENT) => return Ok(Outcome::Absent),
         Err(Errno::ENAMETOOLONG) => return Err(Error::NameTooLong),
-        Err(errno) => return Err(Error::Sys { call: "statx", errno }),
+        Err(errno) => return Err(Error::Sys { call: "openat2", errno }),
     };
+    let stat = stat(At::fd(object.as_fd())).call("statx")?;
     let place = Place {
         dir: dir.clone(),
         name: name.into(),
@@ -111,6 +129,7 @@ pub(super) fn resolve(dir: &Arc<RealDir>, name: &OsStr) -> Result<Found> {
         opaque: false,
         impure: false,
         listed: None,
+        object: (stat.kind != FileKind::Dir).then(|| Arc::new(object)),
     };
     Ok(match stat.kind {
         FileKind::Dir => Outcome::Dir([(LayerId::UPPER, place)].into_iter().collect()),

@@ -13,6 +13,7 @@ pub mod numbers;
 pub mod override_stat;
 pub mod probe;
 pub mod real_dir;
+pub mod recent;
 pub mod stack;
 pub mod tree;
 pub mod upper;

@@ -1,7 +1,7 @@
 //! What one layer says about one name.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Place {
     pub impure: bool,
     /// For a directory: all its names, where they were read with its marks.
     pub listed: Option<Box<Listed>>,
+    /// The object itself, where others may give its name to another: of anything but a directory.
+    pub object: Option<Arc<OwnedFd>>,
 }
 
 /// What one layer says about a name: for the resolver, and where it is if it is there.
@@ -91,6 +93,7 @@ pub fn name(reader: Reader<'_>, dir: &Arc<RealDir>, name: &OsStr, last: bool) ->
         opaque: false,
         impure: false,
         listed: None,
+        object: None,
     };
     let mut classified = || classify(namespace, dir, at, last, &mut place);
     let probe = if dir.layer().is_upper() { attr::with_owner_access(at, classified)? } else { classified()? };
@@ -145,6 +148,7 @@ pub fn dir_with_names(reader: Reader<'_>, parent: &Arc<RealDir>, name: &OsStr) -
         opaque: false,
         impure: false,
         listed: Some(Box::new(listed)),
+        object: None,
     };
     let probe = dir_probe(namespace, at, &mut place, marks, hides).ok()?;
     Some(Answer { probe, place: Some(place) })

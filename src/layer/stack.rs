@@ -17,6 +17,7 @@ use super::names::{MANY_LAYERS, Parts};
 use super::numbers::Numbers;
 use super::probe::{self, Answer, Place};
 use super::real_dir::{DirPool, Fact, RealDir};
+use super::recent::Recent;
 use super::tree::{Device, Fences, Layer, Way, open_layer, private_room};
 use super::upper::Upper;
 use super::workdir::Use;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub pool: Arc<DirPool>,
     /// The number space.
     pub numbers: Arc<Numbers>,
+    /// What was looked up a moment ago where others make changes, too.
+    pub recent: Arc<Recent>,
 }
 
 /// What a stack shows of what its layers have, and for how long that holds.
@@ -54,7 +57,11 @@ pub struct Terms {
 impl Shared {
     /// For a mount that may have `room` directories open at once.
     pub fn new(room: usize) -> Shared {
-        Shared { pool: DirPool::new(room), numbers: Arc::default() }
+        Shared {
+            pool: DirPool::new(room),
+            numbers: Arc::default(),
+            recent: Recent::new((room / 8).clamp(16, 1024)),
+        }
     }
 }
 

@@ -112,10 +112,14 @@ impl Overlay {
         self.learn_names_first(parent);
         let found = parent.stack.resolve(parent.parts(), name)?;
         self.learn_names(parent, &found);
-        let Some(object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
+        let Some(mut object) = self.object(&parent.stack, name, found)? else { return Ok(None) };
+        let held = object.held.take();
         // What a device or an attribute really says takes another look at the object.
         let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
+        if let Some(held) = held {
+            parent.stack.hold(inode.ino.0, held);
+        }
         // What was read of it before it was found may have changed meanwhile.
         let is_old = inode.note_attributes(Attributes::Told) == Attributes::Changed;
         let attr = match real.filter(|_| !is_old && !may_be_unsettled(&inode)) {
@@ -178,8 +182,8 @@ impl Overlay {
                 state.rare_mut().sign = sign;
             }
             let wanted = stack.pack_ino(real.dev, real.ino);
-            let node = Node::NonDir;
-            return Ok(Object::new(real, wanted, node, state));
+            let held = place.object.clone();
+            return Ok(Object { held, ..Object::new(real, wanted, Node::NonDir, state) });
         }
         let upper = stack.writable()?;
         let fd = place.dir.fd().call("openat2")?;
@@ -263,10 +267,10 @@ fn sign_of(place: &Place) -> Result<Option<u64>> {
     if place.stat.kind != FileKind::Symlink {
         return Ok(None);
     }
-    let fd = place.dir.fd().call("openat2")?;
+    let Some(link) = &place.object else { return Ok(None) };
     let mut digest = std::hash::DefaultHasher::new();
     // One that cannot be read is there all the same.
-    name::readlink(At::new(fd.as_fd(), &place.name)).ok().hash(&mut digest);
+    name::readlink(At::fd(link.as_fd())).ok().hash(&mut digest);
     Ok(Some(digest.finish()))
 }
 

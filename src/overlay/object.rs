@@ -2,6 +2,7 @@
 //! new one.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Overlay;
@@ -22,6 +23,8 @@ pub(super) struct Object {
     pub(super) wanted: Option<u64>,
     /// The inode that was copied up to it.
     pub(super) known: Option<Arc<Inode>>,
+    /// The object on disk, where others may give its name to another.
+    pub(super) held: Option<Arc<OwnedFd>>,
     /// The name alone tells it from others: a hard link that copy-up will break.
     pub(super) by_name: bool,
     pub(super) node: Node,
@@ -33,7 +36,17 @@ pub(super) struct Object {
 impl Object {
     /// An object of the upper layer that nothing else is known of.
     pub(super) fn new(real: Stat, wanted: Option<u64>, node: Node, state: State) -> Object {
-        Object { kind: real.kind, real, wanted, known: None, by_name: false, node, state, in_upper: true }
+        Object {
+            kind: real.kind,
+            real,
+            wanted,
+            known: None,
+            held: None,
+            by_name: false,
+            node,
+            state,
+            in_upper: true,
+        }
     }
 
     /// The number it shows; nothing if a counter must give one.

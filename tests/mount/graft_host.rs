@@ -2,6 +2,7 @@
 
 use super::common::*;
 use std::io::Write;
+use std::path::Path;
 
 fn data() -> Option<Fixture> {
     let mut f = Fixture::new(1)?;
@@ -332,4 +333,58 @@ fn readers_of_a_directory_see_it_as_it_was_and_then_as_it_is() {
     assert!(again.contains(&"later299".to_owned()) && !again.contains(&"n0".to_owned()));
     drop(list);
     f.check(|m| assert_eq!(names(m.join("data")).len(), 453));
+}
+
+/// A file that the host replaces by rename, as configuration is, without pause: whoever names it gets the old one or the new one.
+#[test]
+fn a_file_that_is_replaced_without_pause_is_always_there() {
+    let Some(mut f) = data() else { return };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || over.load(std::sync::atomic::Ordering::Relaxed);
+    for kinds in [&["file"][..], &["file", "link", "fifo"]] {
+        over.store(false, std::sync::atomic::Ordering::Relaxed);
+        fs::write(f.host("data/conf"), "00000000").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0.. {
+                    let new = f.host(format!("data/.t{}", i % 3));
+                    match kinds[i % kinds.len()] {
+                        "file" => fs::write(&new, format!("{i:08}")).unwrap(),
+                        "link" => sys::symlink("f", &new).unwrap(),
+                        _ => sys::mknod(&new, libc::S_IFIFO | 0o644, 0).unwrap(),
+                    }
+                    sys::rename(&new, f.host("data/conf")).unwrap();
+                    if is_over() {
+                        return;
+                    }
+                }
+            });
+            let path = f.p("data/conf");
+            let look = |round: usize| -> Result<(), String> {
+                let told = |what: &str, e: std::io::Error| format!("round {round}: {what}: {e}");
+                let kind = path.symlink_metadata().map_err(|e| told("lstat", e))?.file_type();
+                sys::access(&path, libc::R_OK).map_err(|e| format!("round {round}: access: {e}"))?;
+                match fs::read_link(&path) {
+                    Ok(to) if to == Path::new("f") => {}
+                    // It is another kind by now.
+                    Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+                    other => return Err(format!("round {round}: readlink: {other:?}")),
+                }
+                if kinds.len() == 1 {
+                    let text = fs::read_to_string(&path).map_err(|e| told("read", e))?;
+                    (kind.is_file() && text.len() == 8)
+                        .then_some(())
+                        .ok_or(format!("round {round}: {text:?}"))?;
+                    fs::OpenOptions::new().append(true).open(&path).map_err(|e| told("open", e))?;
+                    sys::utimens(&path, (1, 1), (1, 1))
+                        .map_err(|e| format!("round {round}: utimensat: {e}"))?;
+                }
+                Ok(())
+            };
+            let looked: Result<(), String> = (0..500).try_for_each(look);
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            looked.unwrap();
+        });
+    }
+    f.check(|m| assert!(names(m.join("data")).contains(&"conf".to_owned())));
 }
