@@ -20,7 +20,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::override_stat::Override;
 use crate::sys::attr::{self, SetTime};
-use crate::sys::stat::{Stat, stat};
+use crate::sys::stat::{Stat, Timestamp, stat};
 use crate::sys::{At, open, xattr};
 
 /// How long the kernel may believe an answer.
@@ -191,6 +191,7 @@ impl Overlay {
             Some(0) => Need::Truncated { by: caller.writer() },
             Some(_) => Need::Data,
         };
+        let time = self.time_that_stays(inode, &change)?;
         let made = self.copy_up.ensure_open(inode, need)?;
         if change.size.is_some() {
             self.let_write(inode)?;
@@ -200,6 +201,9 @@ impl Overlay {
             (Some(0), Some(_)) => {}
             (Some(size), made) => self.truncate(caller, inode, size, change.fh, made)?,
             (None, _) => {}
+        }
+        if let Some(time) = time {
+            inode.with(|at| attr::utimens(at, SetTime::Omit, SetTime::To(time)).call("utimensat"))?;
         }
         let ids = &inode.stack.terms.ids;
         let uid = change.uid.map(|uid| disk_uid(ids, uid)).transpose()?;
@@ -237,6 +241,17 @@ impl Overlay {
         }
         changed?;
         self.attr_known_as(ino, inode)
+    }
+
+    /// The time of last write that a change of the size leaves: with a writeback cache the kernel keeps it itself, and does not take
+    /// a file for written that is cut to the size it has. On disk it must be what it shows.
+    fn time_that_stays(&self, inode: &Inode, change: &SetAttr) -> Result<Option<Timestamp>> {
+        let Some(size) = change.size.filter(|_| self.settings.writeback && change.mtime == SetTime::Omit)
+        else {
+            return Ok(None);
+        };
+        let before = stat_of(inode)?;
+        Ok((before.size == size).then_some(before.mtime))
     }
 
     fn truncate(

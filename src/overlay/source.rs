@@ -24,6 +24,7 @@ impl Overlay {
     /// Opens the source of `spec`, which is to cover what is at its target. Returns the spec as it can be said again: an
     /// anonymous volume has a name then. Errors: `Setup` naming the source and the remedy.
     pub(super) fn open_source(&self, spec: &Spec, covered: Option<&Arc<Inode>>) -> Result<(Spec, Root)> {
+        self.suits_the_cache(spec)?;
         let mut spec = spec.clone();
         let root = match &spec.source {
             Source::Bind { path, create } => {
@@ -55,6 +56,20 @@ impl Overlay {
             }
         };
         Ok((spec, root))
+    }
+
+    /// Errors: `Setup` for a tree that others change, where the kernel keeps sizes and times of files itself and never asks.
+    /// Source: kernel `fuse_get_cache_mask`.
+    fn suits_the_cache(&self, spec: &Spec) -> Result<()> {
+        let is_own = spec.cow.is_some() || matches!(spec.source, Source::Tmpfs { .. });
+        if !self.settings.writeback || is_own || terms(spec).cache == Cache::Always {
+            return Ok(());
+        }
+        Err(refused(
+            &spec.target,
+            "with `writeback=on` the kernel keeps sizes and times of files, and would not see what the host changes: leave \
+             `writeback=on` out, or give the graft `cache=always` if nobody else changes it",
+        ))
     }
 
     /// Opens what is at `path`, which has no symlinks. `keep` stays as long as it is in use.
