@@ -99,9 +99,18 @@ impl Overlay {
     /// What `stat` shows of `inode`, which the kernel asked for as `ino`.
     fn attr_known_as(&self, ino: Ino, inode: &Arc<Inode>) -> Result<Attr> {
         let attr = self.attr_of(inode)?;
+        if ino == inode.ino {
+            return Ok(attr);
+        }
+        let mut stat = attr.stat;
+        // Who has the old one open reads the bytes of the lower file: how many there are, and when they were written, is its.
+        if let Some(old) = self.store.get(ino).filter(|old| old.gave_way()) {
+            let below = old.state.read().locate_below()?;
+            let old = crate::sys::stat::stat(below.at()).call("statx")?;
+            (stat.size, stat.blocks, stat.mtime, stat.atime) = (old.size, old.blocks, old.mtime, old.atime);
+        }
         // Of what changes about another inode the kernel tells nobody.
-        let lifetime = if ino == inode.ino { attr.lifetime } else { Lifetime::None };
-        Ok(Attr { lifetime, ..attr })
+        Ok(Attr { stat, lifetime: Lifetime::None, ..attr })
     }
 
     /// Whether a change of `ino` copies so much data up that it should not keep a worker busy. Answers no when it cannot

@@ -1,5 +1,5 @@
 //! `lower_io=passthrough`: the kernel reads lower files itself. Who had one open before it was written keeps its bytes;
-//! everybody else, and every question but that for bytes, gets the new file.
+//! everybody else, and every question but that for bytes, their number and their time, gets the new file.
 //! Source: overlayfs.rst, "Non-standard behavior": "if a file residing on a lower layer is opened for read-only and then
 //! memory mapped with MAP_SHARED, then subsequent changes to the file are not reflected in the memory mapping".
 
@@ -44,11 +44,23 @@ fn who_has_a_lower_file_open_keeps_its_bytes() {
     fs::write(f.p("d/f"), "newer").unwrap();
     assert_eq!((through(&reader), map.get()), (b"old".to_vec(), b"old".to_vec()));
     assert_eq!(text(f.p("d/f")), "newer");
-    // What is asked about the open file is answered by the one that has the name.
+    // How many bytes, and from when, is said of the file that is read; who may, of the one that has the name.
     assert_eq!((stat(f.p("d/f")).ino(), reader.metadata().unwrap().ino()), (ino, ino));
-    assert_eq!(reader.metadata().unwrap().len(), 5);
+    let of_bytes = |facts: fs::Metadata| (facts.len(), facts.blocks(), facts.mtime(), facts.mtime_nsec());
+    let below = of_bytes(stat(f.low(0, "d/f")));
+    assert_eq!(of_bytes(reader.metadata().unwrap()), below);
     OpenOptions::new().append(true).open(f.p("d/f")).unwrap().write_all(b" still").unwrap();
-    assert_eq!(reader.metadata().unwrap().len(), 11);
+    assert_eq!(of_bytes(reader.metadata().unwrap()), below);
+    assert_eq!(stat(f.p("d/f")).len(), 11);
+    sys::chmod(f.p("d/f"), 0o604).unwrap();
+    assert_eq!(
+        (reader.metadata().unwrap().mode() & 0o777, of_bytes(reader.metadata().unwrap())),
+        (0o604, below)
+    );
+    assert_eq!(
+        (sys::lseek(&reader, 0, libc::SEEK_END), sys::lseek(&reader, 0, libc::SEEK_DATA)),
+        (Ok(3), Ok(0))
+    );
     assert_eq!((through(&reader).len(), map.get()), (3, b"old".to_vec()));
     assert_eq!(sys::lseek(&reader, 0, libc::SEEK_HOLE), Ok(3), "of the lower file");
     reader.sync_all().unwrap();
