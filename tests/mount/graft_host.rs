@@ -2,6 +2,7 @@
 
 use super::common::*;
 use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::Path;
 
 fn data() -> Option<Fixture> {
@@ -387,4 +388,38 @@ fn a_file_that_is_replaced_without_pause_is_always_there() {
         });
     }
     f.check(|m| assert!(names(m.join("data")).contains(&"conf".to_owned())));
+}
+
+/// Names of events that a watch on `dir` has heard.
+fn heard(watch: &File) -> Vec<(u32, String)> {
+    let mut events = vec![0u8; 1 << 16];
+    let got = unsafe { libc::read(watch.as_raw_fd(), events.as_mut_ptr().cast(), events.len()) };
+    let (mut all, mut at) = (Vec::new(), 0);
+    while got > 0 && at < got as usize {
+        let word = |at: usize| u32::from_ne_bytes(events[at..at + 4].try_into().unwrap());
+        let (mask, len) = (word(at + 4), word(at + 12) as usize);
+        let name = events[at + 16..at + 16 + len].split(|byte| *byte == 0).next().unwrap();
+        all.push((mask, String::from_utf8(name.to_vec()).unwrap()));
+        at += 16 + len;
+    }
+    all
+}
+
+#[test]
+fn a_watch_hears_what_is_done_through_the_mount_alone() {
+    let Some(mut f) = data() else { return };
+    let watch = unsafe { File::from_raw_fd(libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC)) };
+    let at = sys::c(f.p("data"));
+    assert!(
+        unsafe { libc::inotify_add_watch(watch.as_raw_fd(), at.as_ptr(), libc::IN_CREATE | libc::IN_DELETE) }
+            > 0
+    );
+    fs::write(f.host("data/by-the-host"), "x").unwrap();
+    assert_eq!(text(f.p("data/by-the-host")), "x", "seen, though not heard of");
+    fs::write(f.p("data/by-the-mount"), "x").unwrap();
+    sys::unlink(f.p("data/by-the-mount")).unwrap();
+    let name = "by-the-mount".to_owned();
+    assert_eq!(heard(&watch), [(libc::IN_CREATE, name.clone()), (libc::IN_DELETE, name)]);
+    drop(watch);
+    f.check(|m| assert_eq!(text(m.join("data/by-the-host")), "x"));
 }
