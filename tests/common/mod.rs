@@ -34,7 +34,7 @@ pub use layer::Layer;
 pub use std::fs::{self, File};
 pub use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 pub use sys::{Dir, Errno, Map, as_user, dents, err, no};
-pub use wait::{LIMIT, await_later_time, eventually, stop, wait};
+pub use wait::{LIMIT, asked_apart, await_later_time, eventually, stop, wait};
 
 /// How privileged the run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
