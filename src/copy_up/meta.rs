@@ -1,18 +1,21 @@
 //! Everything but bytes: owner, attributes, mode, times. Complete, or the operation fails.
 
 use std::ffi::CStr;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use crate::config::XattrPermissions;
 use crate::error::{Context, Error, Result};
-use crate::layer::{Stack, override_stat};
+use crate::layer::{Stack, Upper, override_stat};
 use crate::merge::listing::FileKind;
-use crate::merge::mark::{self, Namespace};
-use crate::sys::At;
-use crate::sys::attr::{self, SetTime};
+use crate::merge::mark::{self, Mark, Namespace};
+use crate::merge::protection::Protection;
+use crate::sys::attr::{self, SetTime, flag};
 use crate::sys::stat::Stat;
 use crate::sys::xattr::{self, SetMode};
+use crate::sys::{At, open};
 
 /// What a new object has got by being made.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +123,30 @@ fn copy_by_attribute(rules: Rules, from: At<'_>, from_stat: &Stat, to: At<'_>, m
             attr::chmod(to, mode).call("fchmodat2")?;
         }
         override_stat::write(to, permissions, &override_stat::of(&shown)).call("setxattr")?;
+    }
+    Ok(())
+}
+
+/// Gives the copy `to` of a file or directory the inode flags that can be copied. Those that would forbid to put anything into it go
+/// into a mark. Source: kernel `ovl_copy_fileattr`; of the flags `d` is copied here as well.
+pub fn copy_flags(upper: &Upper, from: At<'_>, stat: &Stat, to: At<'_>) -> Result<()> {
+    if !matches!(stat.kind, FileKind::Regular | FileKind::Dir) {
+        return Ok(());
+    }
+    let protection = Protection { immutable: stat.immutable, append: stat.append_only };
+    if let Some(value) = protection.format() {
+        upper.set_mark(to, Mark::Protattr, value)?;
+    }
+    let flags_of = |at| open::file(at, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
+    // A filesystem without flags has none to copy, and one that cannot keep them is no reason to refuse a change.
+    let Ok(flags) = flags_of(from).and_then(|from| attr::flags(from.as_fd())) else { return Ok(()) };
+    let flags = flags & (flag::SYNC | flag::NOATIME | flag::NODUMP);
+    if flags == 0 {
+        return Ok(());
+    }
+    let copied = flags_of(to).and_then(|to| attr::set_flags(to.as_fd(), attr::flags(to.as_fd())? | flags));
+    if let Err(errno) = copied {
+        tracing::debug!("inode flags {flags:#x} are lost at copy-up: {errno}");
     }
     Ok(())
 }

@@ -61,6 +61,7 @@ impl CopyUp {
         let made = Made { ids: upper.maker, mode: 0o700 };
         meta::copy(Rules::of(&dir.stack), from, &lower_stat, temp.at(), made)?;
         upper.set_origin(temp.at(), FileKind::Dir, origin.as_ref())?;
+        meta::copy_flags(upper, from, &lower_stat, temp.at())?;
         // Marks are changes, too: the times come last.
         meta::copy_times(&lower_stat, temp.at())?;
         if self.fsync == FsyncMode::Strict {
@@ -119,6 +120,7 @@ impl CopyUp {
         if keeps_origin {
             upper.set_origin(temp.at(), inode.kind, origin.as_ref())?;
         }
+        meta::copy_flags(upper, from.at(), &lower_stat, temp.at())?;
         meta::copy_times(&lower_stat, temp.at())?;
         if let (Need::Truncated { by }, Some(file)) = (need, &file) {
             // Before it appears: a file that is cut off and does not tell when is neither the old one nor the new one.

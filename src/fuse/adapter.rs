@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 
 use super::convert::{decode_device, file_type, rename_mode, set_time, writing};
 use super::reply::answer;
-use super::served::{Adapter, GENERATION, absent, caller, fit, flags, handle, with_buffer};
+use super::served::{Adapter, GENERATION, SET_FLAGS, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{Asked, NewNode, SetAttr};
@@ -414,7 +414,7 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
@@ -423,16 +423,16 @@ impl Filesystem for Adapter {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        if cmd == libc::FS_IOC_SETFLAGS as u32 || cmd == libc::FS_IOC32_SETFLAGS as u32 {
+        let by = caller(req, 0);
+        if cmd == SET_FLAGS {
             let Some(flags) = in_data.first_chunk::<4>().copied() else { return reply.error(Errno::EINVAL) };
             return self.maybe_long(ino, move |served| {
-                let done = served.overlay.set_flags(Ino(ino.0), u32::from_ne_bytes(flags));
+                let done = served.overlay.set_flags(by, Ino(ino.0), u32::from_ne_bytes(flags));
                 answer!("ioctl", ino.0, reply, done, () => reply.ioctl(0, &[]))
             });
         }
         self.on(ino, move |served| {
-            let read = served.flags_of(ino, cmd);
-            answer!("ioctl", ino.0, reply, read, flags => reply.ioctl(0, &flags))
+            answer!("ioctl", ino.0, reply, served.flags_of(ino, cmd), flags => reply.ioctl(0, &flags))
         });
     }
 

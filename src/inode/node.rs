@@ -16,6 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::layer::names::RawName;
 use crate::layer::{LowerNames, Parts, RealDir, Stack};
 use crate::merge::listing::FileKind;
+use crate::merge::protection::Protection;
 use crate::sync::{LevelMutex, LevelRwLock, level};
 use crate::sys::stat::stat;
 use crate::sys::{At, open};
@@ -45,6 +46,8 @@ pub struct Inode {
     opened: AtomicBool,
     /// Another inode has its names now (`Rare::now`). Never taken back.
     pub gave_way: AtomicBool,
+    /// What its flags forbid, once somebody has looked: see `protection`.
+    protection: AtomicU8,
     /// Attributes that it was found not to have, a bit each, as long as none is set.
     pub absent: Absent,
 }
@@ -129,6 +132,16 @@ impl Absent {
     }
 }
 
+/// Bits of `Inode::protection`.
+const LOOKED: u8 = 1;
+const IMMUTABLE: u8 = 2;
+const APPEND: u8 = 4;
+
+fn bits_of(protection: Protection) -> u8 {
+    let bit = |has, bit| if has { bit } else { 0 };
+    LOOKED | bit(protection.immutable, IMMUTABLE) | bit(protection.append, APPEND)
+}
+
 impl Node {
     /// A directory of these parts.
     pub fn dir(upper: OnceLock<Arc<RealDir>>, lowers: SmallVec<[Arc<RealDir>; 1]>) -> Node {
@@ -184,6 +197,7 @@ impl Inode {
             attributes: AtomicU8::new(Attributes::Unknown as u8),
             opened: AtomicBool::new(false),
             gave_way: AtomicBool::new(false),
+            protection: AtomicU8::new(0),
             absent: Absent::default(),
         }
     }
@@ -360,6 +374,25 @@ impl Inode {
     /// The directory's place in the merged tree; nothing for the root of a stack.
     pub fn dir_name(&self) -> Option<Name> {
         self.state.read().names.first().cloned()
+    }
+
+    /// What its flags forbid, if somebody has looked.
+    pub fn protection(&self) -> Option<Protection> {
+        let known = self.protection.load(Ordering::Acquire);
+        let bit = |bit: u8| known & bit != 0;
+        bit(LOOKED).then(|| Protection { immutable: bit(IMMUTABLE), append: bit(APPEND) })
+    }
+
+    /// Notes what its flags forbid from now on.
+    pub fn note_protection(&self, protection: Protection) {
+        self.protection.store(bits_of(protection), Ordering::Release);
+    }
+
+    /// Notes what its flags forbade a moment ago, unless somebody knows better.
+    pub fn learn_protection(&self, protection: Protection) {
+        let bits = bits_of(protection);
+        // Whoever was quicker has looked as well, or has set them.
+        let _ = self.protection.compare_exchange(0, bits, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Notes that it is open. Returns whether it never was before.

@@ -9,6 +9,7 @@ pub mod listing;
 pub mod mark;
 pub mod origin;
 pub mod override_stat;
+pub mod protection;
 pub mod redirect;
 pub mod remove;
 pub mod rename;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::ids::{disk_gid, disk_uid};
+use super::protect::Change;
 use super::{Caller, Overlay};
 use crate::config::XattrPermissions;
 use crate::copy_up::Need;
@@ -195,6 +196,7 @@ impl Overlay {
 
     fn change(&self, caller: Caller, ino: Ino, inode: &Arc<Inode>, change: SetAttr) -> Result<Attr> {
         inode.stack.check_writable()?;
+        self.may_change(inode, &change)?;
         let need = match change.size {
             None => Need::Metadata,
             Some(0) => Need::Truncated { by: caller.writer() },
@@ -250,6 +252,26 @@ impl Overlay {
         }
         changed?;
         self.attr_known_as(ino, inode)
+    }
+
+    /// Errors: EPERM where inode flags forbid the change. Source: kernel `may_setattr`.
+    fn may_change(&self, inode: &Inode, change: &SetAttr) -> Result<()> {
+        let times = [change.atime, change.mtime];
+        let sets_time = times.iter().any(|time| matches!(time, SetTime::To(_)));
+        // With a writeback cache the kernel itself hands over the time of a write that was permitted.
+        let sets_time = sets_time && !self.settings.writeback;
+        if change.size.is_some()
+            || change.mode.is_some()
+            || change.uid.is_some()
+            || change.gid.is_some()
+            || sets_time
+        {
+            return self.check_protected(inode, Change::Any);
+        }
+        match times {
+            [SetTime::Omit, SetTime::Omit] => Ok(()),
+            _ => self.check_protected(inode, Change::Touch),
+        }
     }
 
     /// The time of last write that a change of the size leaves: with a writeback cache the kernel keeps it itself, and does not take

@@ -17,6 +17,7 @@ use super::file::Opened;
 use super::ids::disk_caller;
 use super::lookup::Entry;
 use super::prepare::{New, is_whiteout_device, make_at, prepare};
+use super::protect::Change;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -127,6 +128,7 @@ impl Overlay {
         if parent.stack.is_direct() {
             return Ok(());
         }
+        self.check_protected(parent, Change::NewName)?;
         let upper = parent.stack.writable()?;
         let bytes = name.as_bytes();
         if bytes.len() > upper.name_max() {

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use super::attr::Lifetime;
 use super::give_way::is_read_below;
+use super::protect::Change;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -94,6 +95,8 @@ impl Overlay {
         let truncates = flags.contains(OFlag::O_TRUNC);
         if truncates || writes(flags) {
             inode.stack.check_writable()?;
+            let append = flags.contains(OFlag::O_APPEND);
+            self.check_protected(&inode, if truncates { Change::Any } else { Change::Bytes { append } })?;
         } else {
             if let Some(opened) = self.open_again(&inode, flags) {
                 return Ok(opened);

@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::Overlay;
-use crate::copy_up::Need;
+use super::protect::no_flags;
 use crate::error::{Context, Error, Result};
-use crate::inode::{Fh, Ino, OpenFile};
+use crate::inode::{Fh, Ino, Inode, OpenFile};
 use crate::sys::copy::{self, Seek};
 use crate::sys::cred::Writer;
 use crate::sys::stat::stat;
@@ -124,14 +124,25 @@ impl Overlay {
         }
     }
 
-    /// The inode flags that `lsattr` shows.
-    pub fn flags(&self, ino: Ino) -> Result<u32> {
-        let inode = self.inode(ino)?;
+    /// The inode flags that the object itself has.
+    pub(super) fn own_flags(&self, inode: &Inode) -> Result<u32> {
         let read = inode.with(|at| {
             let fd = open::file(at, OFlag::O_RDONLY | OFlag::O_NONBLOCK).call("openat2")?;
             attr::flags(fd.as_fd()).call("FS_IOC_GETFLAGS")
         });
         read.map_err(no_flags)
+    }
+
+    /// Sets the inode flags of the object itself, if they are others.
+    pub(super) fn set_own_flags(&self, inode: &Inode, flags: u32) -> Result<()> {
+        let set = inode.with(|at| {
+            let fd = open::file(at, OFlag::O_RDONLY | OFlag::O_NONBLOCK).call("openat2")?;
+            match attr::flags(fd.as_fd()).call("FS_IOC_GETFLAGS")? {
+                same if same == flags => Ok(()),
+                _ => attr::set_flags(fd.as_fd(), flags).call("FS_IOC_SETFLAGS"),
+            }
+        });
+        set.map_err(no_flags)
     }
 
     /// The extended inode flags, which the kernel asks for before it sets any.
@@ -142,25 +153,5 @@ impl Overlay {
             attr::extended(fd.as_fd()).call("FS_IOC_FSGETXATTR")
         });
         Ok(read.map_err(no_flags)?.into_iter().flat_map(u32::to_ne_bytes).collect())
-    }
-
-    /// Sets the inode flags, as `chattr` does.
-    pub fn set_flags(&self, ino: Ino, flags: u32) -> Result<()> {
-        let inode = self.inode(ino)?;
-        self.copy_up.ensure(&inode, Need::Metadata)?;
-        let set = inode.with(|at| {
-            let fd = open::file(at, OFlag::O_RDONLY | OFlag::O_NONBLOCK).call("openat2")?;
-            attr::set_flags(fd.as_fd(), flags).call("FS_IOC_SETFLAGS")
-        });
-        self.copy_up.changed(&inode);
-        set.map_err(no_flags)
-    }
-}
-
-/// A filesystem without flags answers as if the call did not exist.
-fn no_flags(error: Error) -> Error {
-    match error.errno() {
-        Errno::ENOTTY | Errno::EOPNOTSUPP => Error::NoIoctl,
-        _ => error,
     }
 }

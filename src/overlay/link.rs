@@ -9,6 +9,7 @@ use nix::fcntl::RenameFlags;
 use super::attr::Lifetime;
 use super::create::{Under, check_no_point};
 use super::lookup::Entry;
+use super::protect::Change;
 use super::remove::count_names;
 use super::{Overlay, redirect};
 use crate::copy_up::Need;
@@ -32,6 +33,7 @@ impl Overlay {
         if inode.is_dir() {
             return Err(Error::NotPermitted("a directory has one name"));
         }
+        self.check_protected(&inode, Change::Any)?;
         let inode = match self.link_once(&inode, &parent, name) {
             // Its data cannot stay below, then.
             Err(Error::NoRedirect) => {

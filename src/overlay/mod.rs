@@ -32,6 +32,7 @@ mod object;
 mod point;
 mod populate;
 mod prepare;
+mod protect;
 mod readdir;
 mod redirect;
 mod remove;

@@ -46,6 +46,7 @@ impl Overlay {
         if inode.is_dir() {
             return Err(Error::IsDir);
         }
+        self.check_name_goes(&parent, &inode)?;
         if is_counted_later(&inode) {
             drop(names);
             if patience == Patience::Little && self.metadata_copies_much(&inode) {
@@ -149,6 +150,7 @@ impl Overlay {
         if !inode.is_dir() {
             return Err(Error::NotDir);
         }
+        self.check_name_goes(&parent, &inode)?;
         let _inner = inode.names().write_second();
         if parent.stack.is_direct() {
             return self.rmdir_direct(&parent, name, &inode);

@@ -95,6 +95,11 @@ impl Overlay {
             let Stands { inode, under } = self.stands_locked(&new_parent, new_name)?;
             let new = Place { parent: &new_parent, name: new_name, inode, under };
             self.check_move(&old, &new, mode)?;
+            for (place, inode) in
+                [&old, &new].into_iter().filter_map(|place| Some((place, place.inode.as_ref()?)))
+            {
+                self.check_name_goes(place.parent, inode)?;
+            }
             if !is_up(&old, &new, mode) {
                 // It may take long, so nobody shall wait for the names meanwhile. Then everything is looked at again.
                 drop((new_names, names, gate));

@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use nix::errno::Errno;
 
 use super::ids::{disk_acl, disk_caller, shown_acl};
+use super::protect::Change;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
@@ -105,6 +106,7 @@ impl Overlay {
             return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
         }
         inode.stack.check_writable()?;
+        self.check_protected(&inode, Change::Any)?;
         let stored = self.stored(&inode.stack, name)?;
         // A change that fails copies nothing up.
         if mode != SetMode::Any {
@@ -148,6 +150,7 @@ impl Overlay {
             return Err(Error::NotPermitted("the attribute is what the mount says about itself"));
         }
         inode.stack.check_writable()?;
+        self.check_protected(&inode, Change::Any)?;
         let stored = self.stored(&inode.stack, name)?;
         // What is not there need not be copied up to be removed. Of an ACL that is what was asked for.
         match inode.with(|at| xattr::get_into(at, &stored, &mut []).call("getxattr")) {

@@ -131,6 +131,20 @@ pub fn truncate(file: BorrowedFd<'_>, size: u64) -> Result<()> {
     nix::unistd::ftruncate(file, size)
 }
 
+/// Inode flags. Source: linux/fs.h, `FS_*_FL`; chattr(1).
+pub mod flag {
+    /// `S`: written at once.
+    pub const SYNC: u32 = 0x08;
+    /// `i`: no change.
+    pub const IMMUTABLE: u32 = 0x10;
+    /// `a`: appends only.
+    pub const APPEND: u32 = 0x20;
+    /// `d`: left out by dump(8).
+    pub const NODUMP: u32 = 0x40;
+    /// `A`: reading leaves no time.
+    pub const NOATIME: u32 = 0x80;
+}
+
 /// Reads the inode flags (`lsattr`) of an open object.
 pub fn flags(file: BorrowedFd<'_>) -> Result<u32> {
     let mut flags: libc::c_int = 0;

@@ -142,7 +142,7 @@ impl Writer {
             return change();
         }
         let process = Process::look(self.pid);
-        if self.keeps_set_id.is_none() && process.keeps_set_id() {
+        if self.keeps_set_id.is_none() && process.has(Capability::Fsetid) {
             return change();
         }
         // A set-group-id bit that is not for executing goes only where a stranger to the group writes.
@@ -194,10 +194,27 @@ impl Process {
     }
 
     /// A capability in a user namespace of the process' own is worth nothing here.
-    fn keeps_set_id(&self) -> bool {
+    fn has(&self, capability: Capability) -> bool {
         let effective = self.line("CapEff").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
-        self.in_our_namespace && effective.is_some_and(|bits| bits & (1 << CAP_FSETID) != 0)
+        self.in_our_namespace && effective.is_some_and(|bits| bits & (1 << capability as u32) != 0)
     }
+}
+
+/// A capability that a caller may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Capability {
+    /// To act as the owner of any file.
+    Fowner = 3,
+    /// To keep set-id bits.
+    Fsetid = CAP_FSETID,
+    /// To set the flags that forbid changes.
+    LinuxImmutable = 9,
+}
+
+/// Whether the process `pid` has a capability that counts here: in the daemon's own user namespace. One that is gone has none.
+pub fn has_capability(pid: u32, capability: Capability) -> bool {
+    Process::look(pid).has(capability)
 }
 
 /// Whether the process `pid` has `gid` among its supplementary groups. No, if that cannot be found out.

@@ -52,6 +52,10 @@ pub struct Stat {
     pub mtime: Timestamp,
     /// Last change.
     pub ctime: Timestamp,
+    /// An inode flag forbids all changes, as far as its filesystem says so.
+    pub immutable: bool,
+    /// An inode flag forbids all changes but appends.
+    pub append_only: bool,
 }
 
 impl Stat {
@@ -118,6 +122,8 @@ pub fn stat(at: At<'_>) -> Result<Stat> {
         atime: time(raw.stx_atime),
         mtime: time(raw.stx_mtime),
         ctime: time(raw.stx_ctime),
+        immutable: raw.stx_attributes & libc::STATX_ATTR_IMMUTABLE as u64 != 0,
+        append_only: raw.stx_attributes & libc::STATX_ATTR_APPEND as u64 != 0,
     })
 }
 

@@ -18,6 +18,7 @@ mod daemon;
 mod data;
 mod dot_wh;
 mod fallbacks;
+mod flags;
 mod forget;
 mod graft_binds;
 mod graft_bounds;
