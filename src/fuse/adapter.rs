@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 
 use super::convert::{decode_device, file_type, rename_mode, set_time, writing};
 use super::reply::answer;
-use super::served::{Adapter, GENERATION, SET_FLAGS, absent, caller, fit, flags, handle, with_buffer};
+use super::served::{Adapter, NO_GENERATION, SET_FLAGS, absent, caller, fit, flags, handle, with_buffer};
 use crate::error::Error;
 use crate::inode::Ino;
 use crate::overlay::{Asked, NewNode, SetAttr};
@@ -36,7 +36,7 @@ impl Filesystem for Adapter {
             answer!("lookup", parent.0, reply, found, (found, lifetime) => match found {
                 Some(entry) => served.entry(reply, entry),
                 // Only an entry with the number 0 is remembered; an error is not.
-                None => reply.entry(&served.lifetime(lifetime), &absent(), GENERATION),
+                None => reply.entry(&served.lifetime(lifetime), &absent(), NO_GENERATION),
             })
         });
     }

@@ -26,8 +26,12 @@ use crate::sys::cred;
 /// checked who asks.
 pub const SET_FLAGS: u32 = libc::FS_IOC_SETFLAGS as u32;
 
-/// Node numbers are never used for another object while the kernel knows them, so one generation is enough.
-pub const GENERATION: Generation = Generation(0);
+/// Of what is told by its number alone, or is not there.
+pub const NO_GENERATION: Generation = Generation(0);
+
+fn generation(attr: &Attr) -> Generation {
+    Generation(attr.generation.into())
+}
 
 /// How many threads may copy up at once, apart from the workers.
 const MAX_LONG_WORK: usize = 16;
@@ -218,7 +222,7 @@ impl Served {
             &self.entry_attr_lifetime(&attr),
             &name_lifetime,
             &entry_attributes(&attr),
-            GENERATION,
+            generation(&attr),
         );
     }
 
@@ -304,19 +308,19 @@ impl Served {
         let ttl = self.lifetime(entry.lifetime).min(self.entry_attr_lifetime(&attr));
         let ino = entry.inode.leak().ino;
         let fh = FileHandle(opened.fh.0);
-        let attributes = entry_attributes(&attr);
+        let (attributes, generation) = (entry_attributes(&attr), generation(&attr));
         let flags = open_flags(&opened.mode, opened.flushes);
         let (fd, keeps_set_id, below) = match opened.mode {
             IoMode::Passthrough { fd, keeps_set_id, below } => (fd, keeps_set_id, below),
-            _ => return reply.created(&ttl, &attributes, GENERATION, fh, flags),
+            _ => return reply.created(&ttl, &attributes, generation, fh, flags),
         };
         match self.backings.of((ino, below), &fd, keeps_set_id, |fd| reply.open_backing(fd)) {
             Ok(backing) => {
-                reply.created_passthrough(&ttl, &attributes, GENERATION, fh, flags, &backing);
+                reply.created_passthrough(&ttl, &attributes, generation, fh, flags, &backing);
             }
             Err(error) => {
                 let mode = self.overlay.not_passed(opened.fh, fd, &error);
-                reply.created(&ttl, &attributes, GENERATION, fh, open_flags(&mode, opened.flushes));
+                reply.created(&ttl, &attributes, generation, fh, open_flags(&mode, opened.flushes));
             }
         }
     }
@@ -337,13 +341,15 @@ impl Served {
                 nlink: 1,
                 ..absent()
             };
-            let (attributes, ttl) = match &plus.told {
-                Told::Attributes(attr) => (entry_attributes(attr), self.entry_attr_lifetime(attr)),
-                Told::Unseen => (own(), Duration::ZERO),
+            let (attributes, ttl, generation) = match &plus.told {
+                Told::Attributes(attr) => {
+                    (entry_attributes(attr), self.entry_attr_lifetime(attr), generation(attr))
+                }
+                Told::Unseen => (own(), Duration::ZERO, NO_GENERATION),
                 // The kernel makes no inode of the dot names, nor where a size cannot be.
-                Told::Nothing => (fuser::FileAttr { size: u64::MAX, ..own() }, Duration::ZERO),
+                Told::Nothing => (fuser::FileAttr { size: u64::MAX, ..own() }, Duration::ZERO, NO_GENERATION),
             };
-            reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, GENERATION)
+            reply.add(INodeNo(entry.st_ino), entry.next, entry.name, &ttl, &attributes, generation)
         });
         answer!("readdirplus", ino.0, reply, listed, () => reply.ok());
         self.overlay.look_ahead(handle(fh));

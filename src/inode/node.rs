@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
@@ -32,6 +32,9 @@ pub struct Inode {
     pub kind: FileKind,
     /// The stack it belongs to.
     pub stack: Arc<Stack>,
+    /// Tells a file from the next one that gets its number, once the kernel has forgotten it. Never changes. In three bytes, since
+    /// there is room for so many.
+    generation: [u8; 3],
     /// How often the kernel has been told of it and has not forgotten, and how many known names are in it.
     pub(super) lookups: AtomicU64,
     /// Level 3: copy-up and removal of this inode, one at a time.
@@ -42,12 +45,8 @@ pub struct Inode {
     pub node: Node,
     /// What the kernel has of its attributes: a value of `Attributes`.
     attributes: AtomicU8,
-    /// It has been open.
-    opened: AtomicBool,
-    /// Another inode has its names now (`Rare::now`). Never taken back.
-    pub gave_way: AtomicBool,
-    /// What its flags forbid, once somebody has looked: see `protection`.
-    protection: AtomicU8,
+    /// What is known of it, a bit each: `OPENED` and its like.
+    known: AtomicU8,
     /// Attributes that it was found not to have, a bit each, as long as none is set.
     pub absent: Absent,
 }
@@ -132,10 +131,14 @@ impl Absent {
     }
 }
 
-/// Bits of `Inode::protection`.
-const LOOKED: u8 = 1;
-const IMMUTABLE: u8 = 2;
-const APPEND: u8 = 4;
+/// Bits of `Inode::known`. It has been open.
+const OPENED: u8 = 1;
+/// Another inode has its names now (`Rare::now`). Never taken back.
+const GAVE_WAY: u8 = 2;
+/// Somebody has looked what its flags forbid: the two that follow.
+const LOOKED: u8 = 4;
+const IMMUTABLE: u8 = 8;
+const APPEND: u8 = 16;
 
 fn bits_of(protection: Protection) -> u8 {
     let bit = |has, bit| if has { bit } else { 0 };
@@ -190,16 +193,28 @@ impl Inode {
             st_ino,
             kind,
             stack,
+            generation: [0; 3],
             lookups: AtomicU64::new(0),
             gate: LevelMutex::new(()),
             state: LevelRwLock::new(state),
             node,
             attributes: AtomicU8::new(Attributes::Unknown as u8),
-            opened: AtomicBool::new(false),
-            gave_way: AtomicBool::new(false),
-            protection: AtomicU8::new(0),
+            known: AtomicU8::new(0),
             absent: Absent::default(),
         }
+    }
+
+    /// The same, of this generation.
+    pub fn of_generation(mut self, generation: u32) -> Inode {
+        let [_, bytes @ ..] = generation.to_be_bytes();
+        self.generation = bytes;
+        self
+    }
+
+    /// Tells a file from the next one that gets its number.
+    pub fn generation(&self) -> u32 {
+        let [a, b, c] = self.generation;
+        u32::from_be_bytes([0, a, b, c])
     }
 
     /// Level 2: which names a directory shows.
@@ -256,7 +271,7 @@ impl Inode {
 
     /// Whether another inode has its names now, because it was to be written while a lower file was passed through.
     pub fn gave_way(&self) -> bool {
-        self.gave_way.load(Ordering::Acquire)
+        self.known.load(Ordering::Acquire) & GAVE_WAY != 0
     }
 
     /// The inode that has its names now: mostly itself.
@@ -378,31 +393,38 @@ impl Inode {
 
     /// What its flags forbid, if somebody has looked.
     pub fn protection(&self) -> Option<Protection> {
-        let known = self.protection.load(Ordering::Acquire);
+        let known = self.known.load(Ordering::Acquire);
         let bit = |bit: u8| known & bit != 0;
         bit(LOOKED).then(|| Protection { immutable: bit(IMMUTABLE), append: bit(APPEND) })
     }
 
     /// Notes what its flags forbid from now on.
     pub fn note_protection(&self, protection: Protection) {
-        self.protection.store(bits_of(protection), Ordering::Release);
+        let noted = |known| Some((known & !(LOOKED | IMMUTABLE | APPEND)) | bits_of(protection));
+        // Never refused.
+        let _ = self.known.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted);
     }
 
     /// Notes what its flags forbade a moment ago, unless somebody knows better.
     pub fn learn_protection(&self, protection: Protection) {
-        let bits = bits_of(protection);
+        let learnt = |known| (known & LOOKED == 0).then_some(known | bits_of(protection));
         // Whoever was quicker has looked as well, or has set them.
-        let _ = self.protection.compare_exchange(0, bits, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.known.fetch_update(Ordering::AcqRel, Ordering::Acquire, learnt);
+    }
+
+    /// Notes that another inode has its names now.
+    pub fn note_gave_way(&self) {
+        self.known.fetch_or(GAVE_WAY, Ordering::AcqRel);
     }
 
     /// Notes that it is open. Returns whether it never was before.
     pub fn note_opened(&self) -> bool {
-        !self.opened.swap(true, Ordering::Relaxed)
+        self.known.fetch_or(OPENED, Ordering::AcqRel) & OPENED == 0
     }
 
     /// Whether it was ever open.
     pub fn was_opened(&self) -> bool {
-        self.opened.load(Ordering::Relaxed)
+        self.known.load(Ordering::Acquire) & OPENED != 0
     }
 
     /// Notes what the kernel has of its attributes, and returns what it had.

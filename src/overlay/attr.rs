@@ -63,6 +63,8 @@ impl Lifetime {
 pub struct Attr {
     /// The number by which the kernel asks.
     pub ino: Ino,
+    /// Tells it from the next one with that number.
+    pub generation: u32,
     /// With the number, owner, mode and link count that the mount shows.
     pub stat: Stat,
     /// How long it holds.
@@ -163,7 +165,7 @@ impl Overlay {
             }
         }
         drop(state);
-        Ok(Attr { ino: inode.ino, stat, lifetime: self.lifetime(inode) })
+        Ok(Attr { ino: inode.ino, generation: inode.generation(), stat, lifetime: self.lifetime(inode) })
     }
 
     /// How long the kernel may believe attributes of `inode` that it is about to be told.

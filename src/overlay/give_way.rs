@@ -85,7 +85,7 @@ impl Overlay {
         }
         state.upper_ino = 0;
         state.rare_mut().now = Some(new);
-        inode.gave_way.store(true, Ordering::Release);
+        inode.note_gave_way();
         Ok(())
     }
 }

@@ -285,7 +285,7 @@ impl Overlay {
             blocks: 0,
             ..times
         };
-        Ok(Attr { ino: inode.ino, stat, lifetime: Lifetime::None })
+        Ok(Attr { ino: inode.ino, generation: 0, stat, lifetime: Lifetime::None })
     }
 }
 

@@ -69,7 +69,10 @@ impl Object {
     }
 
     fn into_inode(self, ino: Ino, st_ino: u64, parent: &Inode) -> Arc<Inode> {
-        Arc::new(Inode::new(ino, st_ino, self.kind, parent.stack.clone(), self.node, self.state))
+        // A directory may be told to the kernel before anybody has looked at it.
+        let generation = if self.kind == FileKind::Dir { 0 } else { self.real.generation };
+        let inode = Inode::new(ino, st_ino, self.kind, parent.stack.clone(), self.node, self.state);
+        Arc::new(inode.of_generation(generation))
     }
 }
 

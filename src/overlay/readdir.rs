@@ -169,7 +169,8 @@ impl Overlay {
             }
             if let Some(Sighted { inode, stat, .. }) = self.sighted(&dir, &mut ahead, entry.name, entry.next)
             {
-                let attr = Attr { ino: inode.ino, stat, lifetime: self.lifetime(&inode) };
+                let (ino, generation) = (inode.ino, inode.generation());
+                let attr = Attr { ino, generation, stat, lifetime: self.lifetime(&inode) };
                 let full = each(DirEntryPlus { entry, told: Told::Attributes(attr) });
                 if full {
                     self.forget(inode.ino, 1);

@@ -52,6 +52,8 @@ pub struct Stat {
     pub mtime: Timestamp,
     /// Last change.
     pub ctime: Timestamp,
+    /// Tells it from another object with its number, by the moment of its birth; zero where the filesystem does not keep that.
+    pub generation: u32,
     /// An inode flag forbids all changes, as far as its filesystem says so.
     pub immutable: bool,
     /// An inode flag forbids all changes but appends.
@@ -92,15 +94,15 @@ pub fn format_of(kind: FileKind) -> u32 {
     }
 }
 
+const WANTED: libc::c_uint = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+
 /// What is at `at`; symlinks are not followed, automounts not triggered.
 pub fn stat(at: At<'_>) -> Result<Stat> {
     let mut raw = MaybeUninit::<libc::statx>::uninit();
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
     let done = at.name.with_nix_path(|name| {
         // SAFETY: `name` is NUL-terminated and `raw` has room for the answer; both live through the call.
-        unsafe {
-            libc::statx(at.dir.as_raw_fd(), name.as_ptr(), flags, libc::STATX_BASIC_STATS, raw.as_mut_ptr())
-        }
+        unsafe { libc::statx(at.dir.as_raw_fd(), name.as_ptr(), flags, WANTED, raw.as_mut_ptr()) }
     })?;
     Errno::result(done)?;
     // SAFETY: the call succeeded, so the kernel has filled the whole structure.
@@ -122,6 +124,10 @@ pub fn stat(at: At<'_>) -> Result<Stat> {
         atime: time(raw.stx_atime),
         mtime: time(raw.stx_mtime),
         ctime: time(raw.stx_ctime),
+        generation: match raw.stx_mask & libc::STATX_BTIME {
+            0 => 0,
+            _ => (raw.stx_btime.tv_sec as u32).wrapping_mul(0x9e37_79b1) ^ raw.stx_btime.tv_nsec,
+        },
         immutable: raw.stx_attributes & libc::STATX_ATTR_IMMUTABLE as u64 != 0,
         append_only: raw.stx_attributes & libc::STATX_ATTR_APPEND as u64 != 0,
     })

@@ -197,3 +197,70 @@ fn many_orphans_at_once() {
     drop(held);
     f.check(|m| assert_eq!(names(m), [""; 0]));
 }
+
+/// As name_to_handle_at(2) and open_by_handle_at(2) have it.
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; 128],
+}
+
+fn handle_of(path: &std::path::Path) -> Result<Handle, Errno> {
+    let (mut handle, mut mount) = (Handle { bytes: 128, kind: 0, handle: [0; 128] }, 0i32);
+    let path = sys::c(path);
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            0,
+        )
+    };
+    if done == 0 { Ok(handle) } else { Err(Errno::last()) }
+}
+
+fn open_handle(mount: &File, handle: &Handle) -> Result<File, Errno> {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_raw_fd(),
+            std::ptr::from_ref(handle),
+            libc::O_RDONLY,
+        )
+    };
+    if fd < 0 { Err(Errno::last()) } else { Ok(unsafe { File::from_raw_fd(fd as i32) }) }
+}
+
+#[test]
+fn a_handle_of_a_removed_file_opens_no_other() {
+    let Some(mut f) =
+        Fixture::new(1).and_then(Fixture::need_root).and_then(|f| f.departs("it gives no handles"))
+    else {
+        return;
+    };
+    f.lower(0).dir("d");
+    f.mount();
+    let mount = ro(f.p(""));
+    let mut reused = 0;
+    for round in 0..20 {
+        let (old, new) = (f.p(format!("d/old{round}")), f.p(format!("d/new{round}")));
+        fs::write(&old, "old").unwrap();
+        let handle = handle_of(&old).unwrap();
+        assert_eq!(through(&open_handle(&mount, &handle).unwrap()), b"old", "while it is there");
+        let ino = stat(&old).ino();
+        sys::unlink(&old).unwrap();
+        fs::write(&new, "new").unwrap();
+        reused += usize::from(stat(&new).ino() == ino);
+        match open_handle(&mount, &handle) {
+            Err(errno) => assert_eq!(errno, Errno::ESTALE),
+            Ok(file) => panic!("round {round}: it opens {:?}", String::from_utf8_lossy(&through(&file))),
+        }
+    }
+    println!("{reused} of 20 got the number of the one before");
+    drop(mount);
+    f.check(|m| assert_eq!(names(m.join("d")).len(), 20));
+}
