@@ -9,11 +9,13 @@ use super::{Caller, Overlay};
 use crate::copy_up::Need;
 use crate::error::{Context, Error, Result};
 use crate::inode::{Ino, Inode};
+use crate::layer::Upper;
 use crate::merge::mark::Mark;
 use crate::merge::protection::Protection;
 use crate::sys::attr::flag;
 use crate::sys::cred::{self, Capability};
 use crate::sys::stat::stat;
+use crate::sys::{At, xattr};
 
 /// The flags that a mark keeps. Source: kernel `OVL_PROT_FS_FLAGS_MASK`.
 pub(super) const KEPT_IN_MARK: u32 = flag::IMMUTABLE | flag::APPEND;
@@ -47,11 +49,10 @@ impl Overlay {
         let found = inode.with(|at| {
             let found = stat(at).call("statx")?;
             let own = Protection { immutable: found.immutable, append: found.append_only };
-            let marked = match upper {
-                Some(upper) => upper.mark(at, Mark::Protattr)?,
-                None => None,
-            };
-            Ok(own.or(marked.as_deref().map(Protection::parse).unwrap_or_default()))
+            match upper {
+                Some(upper) => Ok(own.or(marked_protection(upper, at)?)),
+                None => Ok(own),
+            }
         })?;
         inode.learn_protection(found);
         Ok(found)
@@ -123,6 +124,23 @@ impl Overlay {
         inode.note_protection(protection);
         Ok(())
     }
+}
+
+/// What the marks of an upper object forbid. A file that is there although it has the mark of a whiteout, since it is not empty, loses
+/// the mark before its first change: cut to nothing, it would be gone at the next mount.
+fn marked_protection(upper: &Upper, at: At<'_>) -> Result<Protection> {
+    let mut protection = Protection::default();
+    // Most objects have no attribute at all: one call says so.
+    for attribute in xattr::list(at).call("listxattr")? {
+        let is = |mark| upper.namespace.attribute(mark) == attribute.as_c_str();
+        if is(Mark::Protattr) {
+            protection =
+                upper.mark(at, Mark::Protattr)?.as_deref().map(Protection::parse).unwrap_or_default();
+        } else if is(Mark::Whiteout) && !upper.is_read_only() {
+            upper.clear_mark(at, Mark::Whiteout)?;
+        }
+    }
+    Ok(protection)
 }
 
 /// A filesystem without flags answers as if the call did not exist.

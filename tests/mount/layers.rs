@@ -327,3 +327,24 @@ fn a_whiteout_by_attribute_in_the_upper_layer_gives_way() {
     sys::unlink(f.p("d/file")).unwrap();
     f.check(|m| assert_eq!(missing(m.join("d/file")), Errno::ENOENT));
 }
+
+/// Found by a random tree: a file with the mark of a whiteout shows, since it is not empty, and was gone once it was cut to nothing.
+#[test]
+fn regression_a_file_with_the_mark_of_a_whiteout_stays_when_it_is_emptied() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("the file is gone at the next mount")) else {
+        return;
+    };
+    let whiteout = overlay_xattr("whiteout");
+    for name in ["truncated", "opened", "written"] {
+        drop(f.upper().file(name, "not empty").xattr(&whiteout, b"y"));
+    }
+    f.lower(0).file("truncated", "lower");
+    f.mount();
+    sys::truncate(f.p("truncated"), 0).unwrap();
+    drop(File::create(f.p("opened")).unwrap());
+    fs::write(f.p("written"), "").unwrap();
+    f.check(|m| {
+        assert_eq!(names(m), ["opened", "truncated", "written"]);
+        assert_eq!((text(m.join("truncated")), text(m.join("opened"))), (String::new(), String::new()));
+    });
+}
