@@ -32,8 +32,8 @@ command -v cargo >/dev/null || die "cargo is not here: install a Rust toolchain 
 [ -c /dev/fuse ] || die "/dev/fuse is not here: the kernel has no FUSE, or this container was not given it (docker: --device /dev/fuse --cap-add SYS_ADMIN)"
 
 export STRATAFS_REQUIRE_FUSE=1 CARGO_TERM_COLOR=never
-# A change is to be judged by what it does: the short runs of the model are the same each time, the long ones are not.
-export STRATAFS_MODEL_SEED=${STRATAFS_MODEL_SEED:-1}
+# A change is to be judged by what it does: the short runs of the model, and of random trees, are the same each time, the long ones are not.
+export STRATAFS_MODEL_SEED=${STRATAFS_MODEL_SEED:-1} STRATAFS_HOSTILE_SEED=${STRATAFS_HOSTILE_SEED:-1}
 log=$(mktemp -d "${TMPDIR:-/tmp}/stratafs-test.XXXXXX")
 trap 'rm -rf --one-file-system "$log"' EXIT
 trap 'say "ended by an interrupt"; exit 130' INT
