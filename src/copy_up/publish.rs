@@ -331,7 +331,7 @@ impl CopyUp {
             tracing::warn!("a directory shows when something in it was copied up: {error}");
         }
         drop(changing);
-        // It has another time of change: whoever is answered next sees it, and sees no other later.
+        // Its ctime has changed. The kernel must know before the request is answered.
         self.changed(parent);
         Ok(())
     }

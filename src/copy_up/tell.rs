@@ -20,8 +20,8 @@ impl Teller {
         let _ = self.changed.set(changed);
     }
 
-    /// Says that the kernel's attributes of `inode` are wrong now, before the request that has changed them is answered: a
-    /// caller who looks afterwards must not see another change that nobody has made.
+    /// Says that the kernel's attributes of `inode` are wrong now. Called before the request that changed them is answered, so
+    /// that no caller sees the change later, as if it had been made then.
     pub fn at_once(&self, inode: &Inode) {
         if inode.note_attributes(Attributes::Changed) == Attributes::Told {
             if let Some(changed) = self.changed.get() {

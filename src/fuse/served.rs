@@ -22,11 +22,11 @@ use crate::overlay::{Attr, Caller, Entry, IoMode, Lifetime, Opened, Overlay, Tol
 use crate::sys::attr::GET_EXTENDED;
 use crate::sys::cred;
 
-/// Sets inode flags. Of the request for programs of 32 bits the kernel makes this one; it comes here itself only where nobody has
-/// checked who asks.
+/// Sets inode flags. The kernel checks the caller of this ioctl, and converts FS_IOC32_SETFLAGS of a 32-bit program to it. Sent by
+/// a 64-bit program, FS_IOC32_SETFLAGS arrives unchecked, so it is not served.
 pub const SET_FLAGS: u32 = libc::FS_IOC_SETFLAGS as u32;
 
-/// Of what is told by its number alone, or is not there.
+/// For an entry without an object, or one that is sent without attributes.
 pub const NO_GENERATION: Generation = Generation(0);
 
 fn generation(attr: &Attr) -> Generation {

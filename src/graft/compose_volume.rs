@@ -182,7 +182,7 @@ impl Element<'_> {
             // As compose: a number is the number that it is, and YAML writes octal ones as 0o1777.
             ("mode", Node::Number(_)) => {
                 let mode: Option<u32> = value.parse().ok().filter(|mode| *mode <= 0o7777);
-                // Whoever uses a directory gives its owner all rights.
+                // A usual mode of a directory gives its owner all permissions.
                 let is_usual = |mode: u32| mode & 0o700 == 0o700;
                 if let (Some(number), Ok(octal)) = (mode, size::mode(value.as_bytes())) {
                     if is_usual(octal) && !is_usual(number) {

@@ -408,7 +408,7 @@ impl Inode {
     /// Notes what its flags forbade a moment ago, unless somebody knows better.
     pub fn learn_protection(&self, protection: Protection) {
         let learnt = |known| (known & LOOKED == 0).then_some(known | bits_of(protection));
-        // Whoever was quicker has looked as well, or has set them.
+        // Refused if another thread has noted or set them meanwhile.
         let _ = self.known.fetch_update(Ordering::AcqRel, Ordering::Acquire, learnt);
     }
 

@@ -1,5 +1,5 @@
-//! Objects of trees that others change, held for the moment between a lookup and the request that it was made for. Whoever
-//! replaces a file takes its name away in that moment, and by the name alone the object would not be found any more.
+//! Objects of trees that others change, held between a lookup and the request that follows it. If the host replaces the file
+//! in between, the object cannot be found by its name any more.
 //!
 //! A descriptor keeps a removed file's blocks and its filesystem in use, so none is kept longer than a request takes.
 

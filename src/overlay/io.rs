@@ -58,8 +58,8 @@ impl Overlay {
             .call("fallocate")
     }
 
-    /// Runs `change` of the bytes of `file`, open as `fd`, as `Writer::run`. For calls of which the kernel does not expect that
-    /// they clear set-id bits.
+    /// Runs `change` of the bytes of `file`, open as `fd`, as `Writer::run`. For calls after which the kernel does not read the
+    /// mode again by itself.
     fn change_as<T>(
         &self,
         by: Writer,

@@ -85,8 +85,8 @@ impl Overlay {
         Ok(own | flags_of(self.protection(&inode)?))
     }
 
-    /// Sets the inode flags, as `chattr` does. Errors: EPERM for who owns the object no more than others, or lacks
-    /// CAP_LINUX_IMMUTABLE for what that guards: not every kernel looks before it asks.
+    /// Sets the inode flags, as `chattr` does. Errors: EPERM if the caller is not the owner and has no CAP_FOWNER, or changes
+    /// `a` or `i` without CAP_LINUX_IMMUTABLE. Checked here too, since older kernels pass the ioctl on unchecked.
     pub fn set_flags(&self, caller: Caller, ino: Ino, flags: u32) -> Result<()> {
         let inode = self.inode(ino)?;
         inode.stack.check_writable()?;
