@@ -276,9 +276,13 @@ impl Served {
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_HAS_IOCTL_DIR,
             InitFlags::FUSE_ASYNC_DIO,
-            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
+        let maps = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP).is_ok();
+        self.overlay.set_maps_uncached(maps);
+        wanted.push(match maps {
+            true => InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            false => InitFlags::FUSE_AUTO_INVAL_DATA,
+        });
         if self.wishes.acl && self.wishes.xattr {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
         }

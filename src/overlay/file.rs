@@ -5,7 +5,7 @@
 //! descriptor opened before a copy-up then sees what is written after it. A file in the upper layer is passed through
 //! unless somebody still has it open cached. `docs/architecture.md` has the table of states.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -312,9 +312,20 @@ impl Overlay {
         let mode = if passes {
             IoMode::Passthrough { fd, keeps_set_id, below }
         } else {
-            through_the_daemon(&inode.stack, !stale_pages)
+            match through_the_daemon(&inode.stack, !stale_pages) {
+                IoMode::Uncached if self.keeps_pages_to_map(fd.as_fd(), flags) => IoMode::Cached(false),
+                mode => mode,
+            }
         };
         Ok(Opened { fh, mode, flushes: inode.stack.flushes() })
+    }
+
+    /// Whether the kernel has to keep pages of the open file, since it could not map it otherwise (before Linux 6.6) and databases
+    /// map theirs. Before each read it asks whether they are right. Not if the file says that it is empty, as those of procfs do
+    /// though they have bytes: the kernel would read none.
+    fn keeps_pages_to_map(&self, fd: BorrowedFd<'_>, flags: OFlag) -> bool {
+        let is_empty = || stat::stat(At::fd(fd)).is_ok_and(|stat| stat.size == 0);
+        !self.maps_uncached.load(Ordering::Relaxed) && (writes(flags) || !is_empty())
     }
 
     /// Says that the kernel does not pass the open file through after all, because of `error`: neither this nor any other of

@@ -132,6 +132,8 @@ pub struct Overlay {
     counted: LevelMutex<HashMap<(Ino, Box<OsStr>), Ino>, { level::STORE }>,
     /// The kernel passes reads and writes to backing files; cleared for good when it refuses.
     passthrough: AtomicBool,
+    /// The kernel maps files of which it keeps no pages.
+    maps_uncached: AtomicBool,
     /// The kernel reads lower files itself beneath an upper layer, as was asked for; cleared for good when it refuses.
     passes_below: AtomicBool,
     /// The upper layer's filesystem has lost what was written; a `volatile` mount syncs nothing from then on.
@@ -166,6 +168,7 @@ impl Overlay {
             handles: Handles::default(),
             counted: LevelMutex::new(HashMap::new()),
             passthrough: AtomicBool::new(false),
+            maps_uncached: AtomicBool::new(true),
             passes_below: AtomicBool::new(config.lower_io == LowerIo::Passthrough),
             lost: AtomicBool::new(false),
             may_hang: AtomicBool::new(stack.may_hang),
@@ -234,6 +237,11 @@ impl Overlay {
     /// Says whether the kernel passes reads and writes through.
     pub fn set_passthrough(&self, on: bool) {
         self.passthrough.store(on, Ordering::Relaxed);
+    }
+
+    /// Says whether the kernel maps files of which it keeps no pages.
+    pub fn set_maps_uncached(&self, on: bool) {
+        self.maps_uncached.store(on, Ordering::Relaxed);
     }
 
     /// Whether the kernel passes reads and writes through.

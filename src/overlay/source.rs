@@ -173,13 +173,13 @@ impl Overlay {
             Err(_) if self.grafts.config.mountpoint.starts_with(path) => {
                 return Err(refused(
                     path,
-                    "the mountpoint is inside it, and the daemon may not make a mount of its own of it: mount as root",
+                    "the mountpoint is inside it, and the daemon may not make a mount of its own of it: mount as root, on Linux 5.12 or later",
                 ));
             }
             Err(_) if !recursive && inside.some => {
                 return Err(refused(
                     path,
-                    "there are mounts inside it, and the daemon may not leave them out: leave `nonrecursive` out, or mount as root",
+                    "there are mounts inside it, and the daemon may not leave them out: leave `nonrecursive` out, or mount as root, on Linux 5.12 or later",
                 ));
             }
             Err(_) => {}

@@ -22,6 +22,7 @@ pub mod process;
 pub mod program;
 pub mod socket;
 pub mod stat;
+mod walk;
 pub mod xattr;
 
 /// An object: a name in an open directory, never followed if it is a symlink; with an empty name the descriptor's own.

@@ -1,12 +1,12 @@
 //! Mounts: filesystems that are mounted nowhere, reached by a descriptor alone; and what a mount lets through.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::{NixPath, Result};
 
 use super::{At, open, proc_path};
@@ -17,8 +17,28 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 
 /// The root of a new tmpfs with these options, as tmpfs(5) names them. Errors: EPERM without CAP_SYS_ADMIN in the user
-/// namespace; EINVAL for an option that tmpfs does not take. Source: fsopen(2), fsconfig(2), fsmount(2).
+/// namespace; EINVAL for an option that tmpfs does not take. Source: fsopen(2), fsconfig(2), fsmount(2), since Linux 5.2.
 pub fn tmpfs(options: &[(&str, String)]) -> Result<OwnedFd> {
+    match detached_tmpfs(options) {
+        Err(Errno::ENOSYS) => tmpfs_taken_off(options),
+        made => made,
+    }
+}
+
+/// A tmpfs that is mounted on a directory which nobody else may enter, opened there, and taken off again. Who has it open keeps it.
+/// Source: umount2(2), `MNT_DETACH`.
+fn tmpfs_taken_off(options: &[(&str, String)]) -> Result<OwnedFd> {
+    let errno_of = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    let on = tempfile::tempdir().map_err(errno_of)?;
+    let data: Vec<String> = options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let flags = MsFlags::empty();
+    mount(Some("stratafs"), on.path(), Some("tmpfs"), flags, Some(data.join(",").as_str()))?;
+    let root = open::root(on.path());
+    umount2(on.path(), MntFlags::MNT_DETACH)?;
+    root
+}
+
+fn detached_tmpfs(options: &[(&str, String)]) -> Result<OwnedFd> {
     // SAFETY: the name is a NUL-terminated string that lives through the call.
     let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
     let source = ("source", "stratafs".to_owned());
@@ -48,8 +68,16 @@ pub fn tmpfs(options: &[(&str, String)]) -> Result<OwnedFd> {
 }
 
 /// Lets changes through to the filesystem that is mounted at `mountpoint`, read-only so far. Everything else about the mount
-/// stays. Errors: EPERM without CAP_SYS_ADMIN in the user namespace. Source: fspick(2), mount_setattr(2).
+/// stays. Errors: EPERM without CAP_SYS_ADMIN in the user namespace. Source: fspick(2), since Linux 5.2; mount_setattr(2), since
+/// 5.12.
 pub fn make_writable(mountpoint: &Path) -> Result<()> {
+    match reconfigure_writable(mountpoint).and_then(|()| set_attributes(mountpoint, 0, MOUNT_ATTR_RDONLY)) {
+        Err(Errno::ENOSYS) => remount(mountpoint, flags_of(mountpoint)? - MsFlags::MS_RDONLY),
+        done => done,
+    }
+}
+
+fn reconfigure_writable(mountpoint: &Path) -> Result<()> {
     const FSPICK_CLOEXEC: libc::c_uint = 1;
     const FSCONFIG_SET_FLAG: libc::c_uint = 0;
     const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
@@ -67,8 +95,7 @@ pub fn make_writable(mountpoint: &Path) -> Result<()> {
     let done = unsafe {
         libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_RECONFIGURE, none, none, 0)
     };
-    Errno::result(done)?;
-    set_attributes(mountpoint, 0, MOUNT_ATTR_RDONLY)
+    Errno::result(done).map(drop)
 }
 
 /// Gives the mount at `mountpoint`, and the filesystem on it, these flags of mount(2) and no others.
@@ -89,11 +116,42 @@ const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 ///
 /// # Errors
 ///
-/// `EPERM` without CAP_SYS_ADMIN in the user namespace, `ENOSYS` before Linux 5.12.
+/// `EPERM` without CAP_SYS_ADMIN in the user namespace.
 ///
-/// Source: mount_setattr(2), `MOUNT_ATTR_NOSYMFOLLOW`.
+/// Source: mount_setattr(2), `MOUNT_ATTR_NOSYMFOLLOW`, since Linux 5.12; mount(2), `MS_NOSYMFOLLOW`, since 5.10.
 pub fn forbid_symlinks(mountpoint: &Path) -> Result<()> {
-    set_attributes(mountpoint, MOUNT_ATTR_NOSYMFOLLOW, 0)
+    match set_attributes(mountpoint, MOUNT_ATTR_NOSYMFOLLOW, 0) {
+        Err(Errno::ENOSYS) => {
+            const MS_NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(0x100);
+            remount(mountpoint, flags_of(mountpoint)? | MsFlags::MS_BIND | MS_NOSYMFOLLOW)
+        }
+        done => done,
+    }
+}
+
+/// The flags of mount(2) that the mount at `mountpoint` has. Errors: ENOENT where nothing is mounted. Source:
+/// proc_pid_mountinfo(5).
+fn flags_of(mountpoint: &Path) -> Result<MsFlags> {
+    const NAMES: [(&[u8], MsFlags); 8] = [
+        (b"ro", MsFlags::MS_RDONLY),
+        (b"nosuid", MsFlags::MS_NOSUID),
+        (b"nodev", MsFlags::MS_NODEV),
+        (b"noexec", MsFlags::MS_NOEXEC),
+        (b"noatime", MsFlags::MS_NOATIME),
+        (b"nodiratime", MsFlags::MS_NODIRATIME),
+        (b"relatime", MsFlags::MS_RELATIME),
+        (b"nosymfollow", MsFlags::from_bits_retain(0x100)),
+    ];
+    let table = std::fs::read("/proc/self/mountinfo")
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let words = table.split(|&byte| byte == b'\n').rev().find_map(|line| {
+        let mut words = line.split(|&byte| byte == b' ').skip(4);
+        let at = unescaped(words.next()?);
+        (at == mountpoint.as_os_str().as_bytes()).then(|| words.next())?
+    });
+    let words = words.ok_or(Errno::ENOENT)?.split(|&byte| byte == b',');
+    let flag = |word| NAMES.iter().find(|(name, _)| *name == word).map(|(_, flag)| *flag);
+    Ok(words.filter_map(flag).collect())
 }
 
 fn set_attributes(mountpoint: &Path, set: u64, clear: u64) -> Result<()> {
@@ -129,16 +187,39 @@ pub fn propagate(root: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
 }
 
 /// Binds what is at `source` on the directory `on`; with the mounts below it, if `MS_REC` is set. The other flags are those
-/// of the bound mount, which has them before it is visible. Errors: ENOTDIR if `source` is no directory; ENOSYS before
-/// Linux 5.12 if there are other flags. Source: open_tree(2), mount_setattr(2), move_mount(2).
+/// of the bound mount, which has them before it is visible; before Linux 5.12 right after. Errors: ENOTDIR if `source` is no
+/// directory. Source: open_tree(2), mount_setattr(2), move_mount(2); mount(2).
 pub fn bind(source: &Path, on: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
+    let source = open::by_names(source)?;
+    match bind_whole(source.as_fd(), on, flags) {
+        Err(Errno::ENOSYS) => bind_by_steps(source.as_fd(), on, flags),
+        done => done,
+    }
+}
+
+/// Mounts, and then changes the flags of what is there. If they cannot be changed, nothing stays.
+fn bind_by_steps(source: BorrowedFd<'_>, on: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
+    let none = None::<&str>;
+    let recursive = MsFlags::MS_BIND | (flags & MsFlags::MS_REC);
+    mount(Some(&proc_path(At::fd(source))), &proc_path(At::fd(on)), none, recursive, none)?;
+    let others = flags - MsFlags::MS_REC - MsFlags::MS_BIND;
+    if others.is_empty() {
+        return Ok(());
+    }
+    // Through the name of the directory, what is mounted on it is found.
+    let bound = std::fs::read_link(proc_path(At::fd(on)))
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let changed = mount(none, &bound, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | others, none);
+    changed.or_else(|errno| umount2(&bound, MntFlags::MNT_DETACH).and(Err(errno)))
+}
+
+fn bind_whole(source: BorrowedFd<'_>, on: BorrowedFd<'_>, flags: MsFlags) -> Result<()> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC as libc::c_uint;
     const AT_RECURSIVE: libc::c_uint = 0x8000;
     const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
     const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
     let below = if flags.contains(MsFlags::MS_REC) { AT_RECURSIVE } else { 0 };
-    let source = open::by_names(source)?;
     let how = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint | below;
     // SAFETY: the path is empty and NUL-terminated, which means the descriptor itself.
     let tree = owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), how) })?;

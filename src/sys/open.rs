@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 use nix::{NixPath, Result};
 
-use super::{At, proc_path};
+use super::{At, proc_path, walk};
 
 /// Opens the directory at `path`, relative to the process, as the root of a layer.
 pub fn root(path: &Path) -> Result<OwnedFd> {
@@ -25,14 +25,11 @@ pub fn root(path: &Path) -> Result<OwnedFd> {
 ///
 /// Source: openat2(2), `RESOLVE_NO_MAGICLINKS`.
 pub fn by_names(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    loop {
-        match openat2(nix::fcntl::AT_FDCWD, path, how) {
-            Err(Errno::EAGAIN | Errno::EINTR) => continue,
-            result => return result,
-        }
+    if !walk::kernel_resolves() {
+        return walk::by_names(path);
     }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    resolve(nix::fcntl::AT_FDCWD, path, flags, Mode::empty(), ResolveFlag::RESOLVE_NO_MAGICLINKS)
 }
 
 /// A private view of the tree at `path`; with the mounts below it, if `recursive`. What is mounted there later does not
@@ -79,9 +76,14 @@ pub fn clone(path: &Path, recursive: bool, read_only: bool) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn beneath(dir: BorrowedFd<'_>, path: &OsStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
-    let resolve =
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+/// As openat2(2), tried again while the kernel asks for it.
+fn resolve<P: NixPath + ?Sized>(
+    dir: BorrowedFd<'_>,
+    path: &P,
+    flags: OFlag,
+    mode: Mode,
+    resolve: ResolveFlag,
+) -> Result<OwnedFd> {
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
     loop {
         match openat2(dir, path, how) {
@@ -92,6 +94,15 @@ fn beneath(dir: BorrowedFd<'_>, path: &OsStr, flags: OFlag, mode: Mode) -> Resul
     }
 }
 
+fn beneath(dir: BorrowedFd<'_>, path: &OsStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+    if !walk::kernel_resolves() {
+        return walk::beneath(dir, path, flags, mode, walk::Mounts::Entered);
+    }
+    let never =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    resolve(dir, path, flags, mode, never)
+}
+
 /// Opens the directory `path` below `dir` for use as a place; several components are allowed, symlinks are not.
 pub fn dir(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
     beneath(dir, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())
@@ -99,15 +110,13 @@ pub fn dir(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
 
 /// Opens the directory `path` below `dir` as above, but no mount. Errors: EXDEV where something is mounted on the way.
 pub fn dir_of_mount(dir: BorrowedFd<'_>, path: &OsStr) -> Result<OwnedFd> {
-    let resolve =
-        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    loop {
-        match openat2(dir, path, OpenHow::new().flags(flags).resolve(resolve)) {
-            Err(Errno::EAGAIN | Errno::EINTR) => continue,
-            result => return result,
-        }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    if !walk::kernel_resolves() {
+        return walk::beneath(dir, path, flags, Mode::empty(), walk::Mounts::Refused);
     }
+    let never =
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    resolve(dir, path, flags, Mode::empty(), never)
 }
 
 /// Opens whatever is at `at` for use as a place, not for reading.

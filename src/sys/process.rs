@@ -61,8 +61,16 @@ pub fn in_mount_namespace(path: &Path, act: impl FnOnce() -> nix::Result<()>) ->
 /// daemon does not know it holds. Call it before this process opens any of its own.
 pub fn close_inherited() {
     // SAFETY: takes no pointer. Nothing in this process owns a descriptor above standard error yet.
-    // An old kernel answers ENOSYS and the descriptors stay open, as for any other daemon.
-    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } == 0 {
+        return;
+    }
+    // Linux before 5.9. Without /proc they stay open, as for any other daemon.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let all: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in all.into_iter().filter(|fd| *fd > 2) {
+        // SAFETY: as above. That of the listing itself is closed already.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// Lets the allocator take blocks of some megabytes, as a worker has for its requests, from the system and give them back to

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit};
 
 /// What is kept of a program's output.
 const OUTPUT_LIMIT: u64 = 4096;
@@ -20,12 +21,17 @@ pub fn command(program: &Path) -> io::Result<Command> {
     }
     let mut command = Command::new(program);
     command.env_clear().current_dir("/").stdin(Stdio::null());
-    let prepare = || {
-        // SAFETY: neither call takes a pointer, and both may be made between fork(2) and execve(2). A kernel without the flag
-        // answers EINVAL: the descriptors of this process are closed on execve(2) all the same, except inherited ones.
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft.min(1 << 20)) as i32;
+    let prepare = move || {
+        // SAFETY: no call takes a pointer, and all may be made between fork(2) and execve(2).
         unsafe {
             libc::umask(0o022);
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            let all = libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            // Linux before 5.11.
+            let each = if all == 0 { 0..0 } else { 3..most };
+            for fd in each {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
         }
         Ok(())
     };

@@ -11,6 +11,7 @@
 //!   `fusermount`, where it was started by an ordinary user. The latter two leave out what they may not do.
 //! - `STRATAFS_TEST_ORACLE=kernel`: the program is a stand-in that mounts kernel overlayfs. Tests that state a
 //!   departure from it, or speak of the daemon, are left out.
+//! - `STRATAFS_TEST_KERNEL`: the kernel that this one is made to look like to the program, as far as it can be. Needs root.
 //! - `STRATAFS_TEST_TIMEOUT`: seconds after which the watchdog frees the mount of a test, 600 by default.
 //! - `STRATAFS_TEST_DIR`: where the layers are made; xattrs are needed there.
 
@@ -19,6 +20,7 @@
 mod host;
 pub mod kernel;
 pub mod layer;
+pub mod older;
 pub mod sum;
 pub mod sys;
 mod wait;
@@ -31,6 +33,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 pub use layer::Layer;
+pub use older::older_kernel;
 pub use std::fs::{self, File};
 pub use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 pub use sys::{Dir, Errno, Map, as_user, dents, err, no};
@@ -51,6 +54,11 @@ pub fn mode() -> Mode {
         Ok("fusermount") => Mode::Fusermount,
         Ok(other) => panic!("STRATAFS_TEST_MODE={other}: root, userns or fusermount"),
     }
+}
+
+/// The kernel passes reads and writes through to backing files, and the daemon may ask for it.
+pub fn passes_through() -> bool {
+    mode() == Mode::Root && older_kernel().is_none()
 }
 
 /// The stand-in for the program is kernel overlayfs.
@@ -143,6 +151,7 @@ pub fn run(cmd: &mut Command) -> Done {
 
 /// Starts a command. A program written just now is busy for a moment where another test forks while it is open.
 pub fn spawn(cmd: &mut Command) -> Child {
+    older::become_older();
     let mut spawned = None;
     let done = eventually(LIMIT, || match cmd.spawn() {
         Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => false,
@@ -330,6 +339,15 @@ impl Fixture {
             return Some(self);
         }
         println!("skipped: needs root");
+        None
+    }
+
+    /// Nothing, with a word, where the kernel passes no reads and writes through.
+    pub fn need_passthrough(self) -> Option<Fixture> {
+        if passes_through() {
+            return Some(self);
+        }
+        println!("skipped: needs passthrough");
         None
     }
 

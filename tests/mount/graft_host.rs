@@ -59,7 +59,7 @@ fn attributes_go_both_ways() {
         sys::removexattr(&there, "user.h").unwrap();
         assert_eq!(sys::getxattr(&here, "user.h"), Err(Errno::ENODATA));
     }
-    if mode() == Mode::Root {
+    if passes_through() {
         sys::lchown(&there, 12, 34).unwrap();
         assert_eq!((stat(&here).uid(), stat(&here).gid()), (12, 34));
     }
@@ -284,7 +284,7 @@ fn maps_of_both_sides_are_one() {
     fs::write(f.host("data/f"), vec![b'.'; 8192]).unwrap();
     let (here, there) = (rw(f.p("data/f")), rw(f.host("data/f")));
     let map_here = Map::writable(&here, 8192);
-    if mode() == Mode::Root {
+    if passes_through() {
         let map_there = Map::writable(&there, 8192);
         map_there.put(10, b"there");
         assert_eq!(&map_here.get()[10..15], b"there");
@@ -301,7 +301,10 @@ fn maps_of_both_sides_are_one() {
         assert_eq!(&through(&there)[5000..5004], b"here");
         drop(map_here);
         there.write_all_at(b"there", 10).unwrap();
-        assert_eq!(&Map::shared(&here, 8192).get()[10..15], b"there", "a map that is made now");
+        // Before Linux 6.6 there are pages, which an open renews.
+        let again = rw(f.p("data/f"));
+        let mapped = if older_kernel().is_some() { &again } else { &here };
+        assert_eq!(&Map::shared(mapped, 8192).get()[10..15], b"there", "a map that is made now");
     }
     drop((here, there));
     f.check(|m| assert_eq!(&fs::read(m.join("data/f")).unwrap()[10..15], b"there"));

@@ -132,7 +132,11 @@ fn mounts_inside_a_source_have_other_numbers() {
     run(std::process::Command::new("mount").arg("--bind").arg(f.host("a/t1/x")).arg(&over)).ok();
     inside.push(Umount(over));
     f.bind("a", "/a", "");
-    f.bind("a", "/alone", "nonrecursive");
+    // Leaving mounts out takes a private mount of the source, with mount_setattr(2).
+    let alone = older_kernel().is_none();
+    if alone {
+        f.bind("a", "/alone", "nonrecursive");
+    }
     f.mount();
     f.check(|m| {
         let all = numbers(&m.join("a"));
@@ -148,11 +152,11 @@ fn mounts_inside_a_source_have_other_numbers() {
         assert_eq!(sys::rmdir(m.join("a/t1")), Err(Errno::EBUSY));
         let size = |path: &str| sys::statvfs(m.join(path)).map(|room| room.f_blocks * room.f_frsize);
         assert_eq!((size("a/t1"), size("a/d/t2/d")), (Ok(1 << 20), Ok(2 << 20)));
-        assert_eq!(
-            (names(m.join("alone/t1")), text(m.join("alone/file"))),
-            (Vec::<String>::new(), "covered".into())
-        );
-        numbers(&m.join("alone"));
+        if alone {
+            let covered = (names(m.join("alone/t1")), text(m.join("alone/file")));
+            assert_eq!(covered, (Vec::<String>::new(), "covered".into()));
+            numbers(&m.join("alone"));
+        }
     });
     f.unmount();
     drop(inside);

@@ -186,8 +186,10 @@ fn what_may_be_kept_is_kept_for_so_long() {
         fs::write(f.host("data/new"), "new").unwrap();
         assert_eq!(look(&f, "now"), (5, true));
         let (short, always) = (look(&f, "short"), look(&f, "always"));
-        // Bytes are those of the file, however long names and attributes are believed.
-        assert_eq!(text(f.p("short/f")), "12345");
+        // Bytes are those of the file, however long names and attributes are believed. A kernel that has to keep pages asks for
+        // no more of them than it believes there are.
+        let bytes = text(f.p("short/f"));
+        assert!(bytes == "12345" || (older_kernel().is_some() && bytes == "1"), "{bytes}");
         std::thread::sleep(std::time::Duration::from_millis(2050).saturating_sub(begun.elapsed()));
         assert_eq!(look(&f, "short"), (5, true));
         short == (1, false) && always == (1, false) && look(&f, "always") == (1, false)

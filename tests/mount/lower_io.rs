@@ -16,7 +16,7 @@ fn fixture(options: &str) -> Option<Fixture> {
     if kernel_oracle() {
         return None;
     }
-    let mut f = Fixture::new(1)?.need_root()?;
+    let mut f = Fixture::new(1)?.need_passthrough()?;
     f.lower(0).file("d/f", "old").file("d/g", "linked");
     fs::hard_link(f.low(0, "d/g"), f.low(0, "d/h")).unwrap();
     f.options.push(options.to_owned());
