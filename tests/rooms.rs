@@ -268,3 +268,15 @@ fn programs_start_in_one_place() {
     }
     assert!(wrong.is_empty(), "a program is started outside src/sys/program.rs: {}", wrong.join(", "));
 }
+
+/// The tests of mounts start programs where no other test has copies of open files meanwhile.
+#[test]
+fn tests_of_mounts_start_programs_through_one_door() {
+    let mut wrong = Vec::new();
+    for source in sources("tests/mount").iter().chain(&sources("tests/common")) {
+        let starts = |line: &str| [".spawn()", ".output()"].iter().any(|word| line.contains(word));
+        let lines = source.code().filter(|(_, line)| starts(line) && !line.contains("forking(||"));
+        wrong.extend(lines.map(|(at, _)| format!("{}:{at}", source.path)));
+    }
+    assert!(wrong.is_empty(), "start it by `run`, `spawn` or `try_spawn`: {}", wrong.join(", "));
+}

@@ -37,7 +37,7 @@ pub use older::older_kernel;
 pub use std::fs::{self, File};
 pub use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 pub use sys::{Dir, Errno, Map, as_user, dents, err, no};
-pub use wait::{LIMIT, asked_apart, await_later_time, eventually, stop, wait};
+pub use wait::{LIMIT, await_later_time, eventually, stop, wait};
 
 /// How privileged the run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,19 +149,30 @@ pub fn run(cmd: &mut Command) -> Done {
     Done { code, out: read_all(&out), err: read_all(&errs) }
 }
 
-/// Starts a command. A program written just now is busy for a moment where another test forks while it is open.
-pub fn spawn(cmd: &mut Command) -> Child {
+/// Held while a child of this program may have copies of what it has open, which is from fork to exec.
+static FORKING: Mutex<()> = Mutex::new(());
+
+/// Runs `fork`, which returns when the child has no copies of what this program has open. No other child has any meanwhile: what
+/// this thread closed before is closed, however long the machine takes to start a program for another test.
+pub fn forking<T>(fork: impl FnOnce() -> T) -> T {
+    let _alone = FORKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fork()
+}
+
+/// Waits until no child has copies of what this thread has closed. What starts a command needs no such word before it.
+pub fn no_copies() {
+    forking(|| ());
+}
+
+/// Starts a command.
+pub fn try_spawn(cmd: &mut Command) -> std::io::Result<Child> {
     older::become_older();
-    let mut spawned = None;
-    let done = eventually(LIMIT, || match cmd.spawn() {
-        Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => false,
-        r => {
-            spawned = Some(r.unwrap_or_else(|e| panic!("{cmd:?}: {e}")));
-            true
-        }
-    });
-    assert!(done, "{cmd:?}: text file busy");
-    spawned.unwrap()
+    forking(|| cmd.spawn())
+}
+
+/// Starts a command, which is there.
+pub fn spawn(cmd: &mut Command) -> Child {
+    try_spawn(cmd).unwrap_or_else(|e| panic!("{cmd:?}: {e}"))
 }
 
 fn read_all(f: &File) -> String {

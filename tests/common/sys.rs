@@ -354,16 +354,32 @@ fn on_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Closes every descriptor but the standard ones.
+fn close_all() {
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) } != 0 {
+        for fd in 3..10_000 {
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
 /// Runs `f` in a forked process and returns what it returned, 0 to 100. `f` should do little but system calls, and
 /// has no descriptors but the standard ones: else it would keep files and mounts of other tests in use.
 pub fn in_child(f: impl FnOnce() -> i32) -> i32 {
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "fork: {}", Errno::last());
-    if pid == 0 {
-        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
-        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101);
-        unsafe { libc::_exit(code) };
-    }
+    let pid = super::forking(|| {
+        let (has_copies, write) = nix::unistd::pipe().unwrap();
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", Errno::last());
+        if pid == 0 {
+            close_all();
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_or(101);
+            unsafe { libc::_exit(code) };
+        }
+        drop(write);
+        // It ends when the child has closed its copy.
+        std::io::copy(&mut File::from(has_copies), &mut std::io::sink()).unwrap();
+        pid
+    });
     let mut status = 0;
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
     assert!(libc::WIFEXITED(status), "child ended by signal {}", libc::WTERMSIG(status));

@@ -57,29 +57,3 @@ pub fn stop(pid: i32) {
     };
     assert!(eventually(LIMIT, stopped), "process {pid} does not stop");
 }
-
-/// Whether `sentence` blames a process for keeping something open that is only a copy of this one: a child that another test has
-/// just forked has our open files until its exec, which on a busy machine may take long.
-pub fn blames_a_forked_copy(sentence: &str) -> bool {
-    let pid = sentence
-        .split_once("busy: process ")
-        .and_then(|(_, rest)| rest.split(' ').next()?.parse::<u32>().ok());
-    let Some(pid) = pid.filter(|pid| *pid != std::process::id()) else { return false };
-    match std::fs::read_link(format!("/proc/{pid}/exe")) {
-        Ok(program) => std::env::current_exe().is_ok_and(|own| own == program),
-        // It has gone.
-        Err(_) => true,
-    }
-}
-
-/// Asks until the answer does not blame a forked copy.
-pub fn asked_apart<T>(mut ask: impl FnMut() -> T, sentence: impl Fn(&T) -> &str) -> T {
-    let mut answer = ask();
-    eventually(LIMIT, || {
-        if blames_a_forked_copy(sentence(&answer)) {
-            answer = ask();
-        }
-        !blames_a_forked_copy(sentence(&answer))
-    });
-    answer
-}

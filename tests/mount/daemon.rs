@@ -12,6 +12,7 @@ fn fixture() -> Option<Fixture> {
 }
 
 fn signal(pid: i32, sig: i32) {
+    no_copies();
     assert_eq!(unsafe { libc::kill(pid, sig) }, 0, "kill {pid}: {}", Errno::last());
 }
 
@@ -33,7 +34,7 @@ fn standard_streams_are_let_go() {
     let Some(mut f) = fixture() else { return };
     f.note_lowers();
     let mut cmd = f.command(&[]);
-    let mut child = cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     f.set_mounted(true);
     assert_eq!(wait(&mut child, LIMIT), Some(0));
     let (sent, got) = std::sync::mpsc::channel();
@@ -100,7 +101,7 @@ fn foreground() {
     f.note_lowers();
     let log = File::create(f.dir().join("log")).unwrap();
     let mut child =
-        f.command(&["-f"]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        spawn(f.command(&["-f"]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log));
     f.set_mounted(true);
     assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()), "not mounted in time");
     assert_eq!(text(f.p("f")), "low");
@@ -109,7 +110,7 @@ fn foreground() {
     assert_eq!(wait(&mut child, LIMIT), Some(0));
     // The same, ended by a signal.
     f.note_lowers();
-    let mut child = f.command(&["-f"]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = spawn(f.command(&["-f"]).stdin(Stdio::null()).stderr(Stdio::null()));
     f.set_mounted(true);
     assert!(eventually(LIMIT, || !mounts_at(&f.p("")).is_empty()));
     signal(child.id() as i32, libc::SIGTERM);

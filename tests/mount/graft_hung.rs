@@ -29,7 +29,7 @@ fn start(f: &Fixture, words: &[&str]) -> Child {
     for word in words {
         command.arg(word.replace('@', f.p("").to_str().unwrap()));
     }
-    command.spawn().unwrap()
+    spawn(&mut command)
 }
 
 /// Does something that must not wait for the stopped daemon, which is stopped for longer than `LIMIT`.
@@ -54,11 +54,8 @@ fn a_source_that_does_not_answer_keeps_nobody_from_other_grafts() {
     // A source that cannot be opened now.
     let mut adding = start(&f, &["add", "@", "-v", &slow("never/asked", "/late:create=dir")]);
     // Somebody who looks for something in the attached one.
-    let mut looking = Command::new("stat")
-        .arg(f.p("slow/nobody-asked"))
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut looking =
+        spawn(Command::new("stat").arg(f.p("slow/nobody-asked")).stderr(std::process::Stdio::null()));
     std::thread::sleep(Duration::from_millis(300));
     assert!(adding.try_wait().unwrap().is_none() && looking.try_wait().unwrap().is_none());
     at_once("ls", || assert_eq!(f.graft(&["ls", "@"]).ok().out.lines().count(), 3));

@@ -80,7 +80,8 @@ fn change(rng: &mut StdRng, root: &Path, shown: &[PathBuf]) {
     if !is_real(root, Path::new("a")) {
         return;
     }
-    let done = match rng.random_range(0..11) {
+    let way = rng.random_range(0..11);
+    let done = match way {
         0 => sys::open(&path, libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_APPEND, 0)
             .and_then(|mut file| no(std::io::Write::write_all(&mut file, b"changed"))),
         1 => sys::rename(&path, &other),
@@ -94,6 +95,11 @@ fn change(rng: &mut StdRng, root: &Path, shown: &[PathBuf]) {
         9 => sys::setxattr(&path, "user.x", b"value", 0),
         _ => sys::open(path.join("made"), libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY, 0o644).map(drop),
     };
+    if done.is_ok() {
+        // Shown where the test fails.
+        let at = |path: &Path| path.strip_prefix(root).unwrap().to_owned();
+        println!("{way} {:?} {:?}", at(&path), at(&other));
+    }
     done.unwrap_or_else(alive);
 }
 

@@ -132,7 +132,7 @@ fn programs_run_from_every_layer() {
         }
         let script = m.join("script");
         assert_eq!(run(&mut Command::new(&script)).ok().out, format!("from {}\n", script.display()));
-        assert_eq!(err(Command::new(m.join("plain")).spawn()), Errno::EACCES);
+        assert_eq!(err(try_spawn(&mut Command::new(m.join("plain")))), Errno::EACCES);
     });
 }
 
@@ -161,7 +161,7 @@ fn noexec_is_obeyed() {
     f.lower(0).file("prog", fs::read("/bin/echo").unwrap()).mode(0o755);
     f.options.push("noexec".into());
     f.mount();
-    assert_eq!(err(Command::new(f.p("prog")).spawn()), Errno::EACCES);
+    assert_eq!(err(try_spawn(&mut Command::new(f.p("prog")))), Errno::EACCES);
 }
 
 #[test]

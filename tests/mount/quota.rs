@@ -36,8 +36,8 @@ impl Limited {
         let (image, disk) = (f.dir().join("disk.img"), f.dir().join("disk"));
         File::create(&image).unwrap().set_len(256 << 20).unwrap();
         fs::create_dir(&disk).unwrap();
-        let there = Command::new("mkfs.btrfs").args(["-q", "-f"]).arg(&image).output();
-        let made = there.is_ok_and(|done| done.status.success());
+        let there = try_spawn(Command::new("mkfs.btrfs").args(["-q", "-f"]).arg(&image));
+        let made = there.is_ok_and(|mut made| made.wait().is_ok_and(|status| status.success()));
         let mount = || run(Command::new("mount").args(["-t", "btrfs", "-o", "loop"]).arg(&image).arg(&disk));
         if !made || mount().code != Some(0) {
             println!("skipped: no btrfs, whose quotas are tried");

@@ -11,7 +11,7 @@ pub fn traced(f: &Fixture, options: &[&str], act: impl FnOnce()) -> Option<Strin
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y"]).args(options).arg("-o").arg(&log);
     strace.args(["-p", &f.daemon().to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
-    let Ok(mut tracer) = strace.spawn() else {
+    let Ok(mut tracer) = try_spawn(&mut strace) else {
         println!("skipped: no strace");
         return None;
     };
