@@ -53,6 +53,16 @@ impl Answer {
     fn nothing(probe: Probe) -> Answer {
         Answer { probe, place: None }
     }
+
+    /// As the lowest layer answers. Below it there is nowhere to be sent to: what its directories say about that is not read.
+    pub fn without_redirect(mut self) -> Answer {
+        self.probe = match self.probe {
+            Probe::Dir { opaque, .. } => Probe::Dir { opaque, redirect: None },
+            Probe::BrokenDir("redirect", _) => Probe::Dir { opaque: false, redirect: None },
+            probe => probe,
+        };
+        self
+    }
 }
 
 /// How a stack reads its layers.
@@ -298,9 +308,9 @@ pub struct Walked {
     pub redirect: Option<OsString>,
 }
 
-/// Asks a layer about `path` from its root, obeying the marks of the directories on the way.
-/// Source: kernel `ovl_lookup_layer`.
-pub fn path(reader: Reader<'_>, root: &Arc<RealDir>, path: &OsStr) -> Result<Walked> {
+/// Asks a layer about `path` from its root, obeying the marks of the directories on the way; but for redirects, if it is the
+/// `lowest`. Source: kernel `ovl_lookup_layer`, `ovl_lookup_single`.
+pub fn path(reader: Reader<'_>, root: &Arc<RealDir>, path: &OsStr, lowest: bool) -> Result<Walked> {
     let mut dir = root.clone();
     let mut walked = Walked { answer: Answer::nothing(Probe::Absent), ends: false, redirect: None };
     let components: Vec<&OsStr> = path.as_bytes().split(|&b| b == b'/').map(OsStr::from_bytes).collect();
@@ -308,6 +318,7 @@ pub fn path(reader: Reader<'_>, root: &Arc<RealDir>, path: &OsStr) -> Result<Wal
     let mut below = OsString::new();
     for (i, component) in components.iter().enumerate() {
         let answer = name(reader, &dir, component, false)?;
+        let answer = if lowest { answer.without_redirect() } else { answer };
         if i + 1 == components.len() {
             walked.ends &= !leads_from_root(&answer.probe);
             walked.answer = answer;

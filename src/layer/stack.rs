@@ -301,7 +301,8 @@ impl Stack {
                 }
                 Target::FromRoot(path) => {
                     let Some(layer) = self.lower_after(last) else { break };
-                    let walked = probe::path(self.reader(), &layer.root, &path).call("statx")?;
+                    let lowest = self.is_lowest(layer.root.layer());
+                    let walked = probe::path(self.reader(), &layer.root, &path, lowest).call("statx")?;
                     let step = match walked.redirect {
                         Some(redirect) => resolver.redirected(redirect),
                         None => Step::Continue,
@@ -310,16 +311,21 @@ impl Stack {
                 }
             };
             last = Some(layer);
-            let lowest = usize::from(layer.0) == self.lowers.len();
+            let lowest = self.is_lowest(layer);
             // Not followed, a redirect leads nowhere that no other part of the parent has. Source: kernel `ovl_lookup`.
             let leads_nowhere = lowest || (!self.policy.redirect && deepest == Some(layer));
-            let answer = if leads_nowhere { without_redirect(answer) } else { answer };
+            let answer = if leads_nowhere { answer.without_redirect() } else { answer };
             resolver.at_lowest(lowest);
             if feed(&mut resolver, layer, answer) == Step::Stop || step == Step::Stop {
                 break;
             }
         }
         Ok(resolver.finish())
+    }
+
+    /// Whether no layer below this one has names.
+    fn is_lowest(&self, layer: LayerId) -> bool {
+        usize::from(layer.0) == self.lowers.len()
     }
 
     fn lower_after(&self, last: Option<LayerId>) -> Option<&Layer> {
@@ -329,7 +335,7 @@ impl Stack {
     /// The data of a metacopy file at `path` in the data-only layers.
     pub fn data_only(&self, path: &OsStr) -> Result<Option<Place>> {
         for layer in &self.data_only {
-            let walked = probe::path(self.reader(), &layer.root, path).call("statx")?;
+            let walked = probe::path(self.reader(), &layer.root, path, true).call("statx")?;
             if let (Probe::File { metacopy: None }, Some(place)) = (walked.answer.probe, walked.answer.place)
             {
                 return Ok(Some(place));
@@ -467,16 +473,6 @@ fn use_of(config: &Config) -> Use {
         FsyncMode::Volatile => Use::Volatile,
         FsyncMode::Auto | FsyncMode::Strict | FsyncMode::Off => Use::Durable,
     }
-}
-
-/// Below the lowest layer there is nowhere to be sent to: what its directories say about that is not read.
-fn without_redirect(mut answer: Answer) -> Answer {
-    answer.probe = match answer.probe {
-        Probe::Dir { opaque, .. } => Probe::Dir { opaque, redirect: None },
-        Probe::BrokenDir("redirect", _) => Probe::Dir { opaque: false, redirect: None },
-        probe => probe,
-    };
-    answer
 }
 
 fn feed(resolver: &mut Resolver<Place>, layer: LayerId, answer: Answer) -> Step {
