@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
@@ -160,7 +160,8 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
     log::begin(job.target, job.level);
     // Modes are made by the callers of the mount; the daemon's own mask would take bits away.
     umask(Mode::empty());
-    raise_open_files();
+    crate::sys::process::lift_limits();
+    check_memory(job.config.threads)?;
     crate::sys::cred::keep_to_quotas()
         .map_err(|errno| Failure::Failed(format!("capset: {}", errno.desc())))?;
     // Before anything is made that has to be cleaned up: a signal then waits for the thread below.
@@ -169,11 +170,12 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
 
     let mut config = job.config;
     let ephemeral = match &job.ephemeral {
-        Some(parent) => Some(Ephemeral::new(parent, config.lowers.first().map(PathBuf::as_path))?),
+        Some(parent) => Some(Ephemeral::new(parent)?),
         None => None,
     };
     if let Some(made) = &ephemeral {
         config.upper = Some(made.upper());
+        config.upper_is_new = true;
     }
     let overlaps = check::check(&config)?;
     config.mountpoint_in_upper = overlaps.mountpoint_in_upper;
@@ -195,8 +197,7 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
     // As they are attached: anonymous volumes have names by now.
     config.grafts = mount.attached();
     // Whatever else may be mounted on the machine, this is the last thing that was mounted there.
-    let device = crate::sys::mount::device(&config.mountpoint).ok();
-    let device = device.map(|(major, minor)| format!("{major}:{minor}"));
+    let device = device_of(&config.mountpoint);
     let record = device.as_deref().and_then(|name| {
         let details = Details::new(&config, mount.overlay().stack().is_fenced(), mount.notes());
         Kept::new(name, &places, &details)
@@ -317,8 +318,17 @@ fn control(record: &Arc<Kept>, mount: &Mount) -> Option<Server> {
 
 /// The device number of our mount at `mountpoint`, found without asking the mount, which may not answer.
 fn device_at(mountpoint: &Path) -> Option<String> {
-    let mounts = mounts::all().ok()?;
+    let Ok(mounts) = mounts::all() else {
+        // Without /proc the kernel says it.
+        return device_of(mountpoint);
+    };
     mounts::at(&mounts, mountpoint).filter(|entry| entry.is_ours()).map(|entry| entry.device.clone())
+}
+
+/// The number of the device that is mounted at `mountpoint`, as in mountinfo.
+fn device_of(mountpoint: &Path) -> Option<String> {
+    let (major, minor) = crate::sys::mount::device(mountpoint).ok()?;
+    Some(format!("{major}:{minor}"))
 }
 
 /// How long a signal waits for a mount that is in use, before it says so.
@@ -401,11 +411,21 @@ fn leave_terminal() -> Outcome {
     all.map_err(|errno| failed(errno.desc().to_owned()))
 }
 
-/// As many open files as the administrator allows.
-fn raise_open_files() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // With the limit as it was the daemon works too, only with fewer directories kept open.
-        let _ = (soft < hard).then(|| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+/// Errors: the daemon may have too little memory to begin with: it would end at the first request.
+fn check_memory(threads: Option<usize>) -> Outcome {
+    /// What each worker takes of the address space: room for the largest request, its stack, and a heap of its own.
+    const EACH: u64 = 96 << 20;
+    const OTHER: u64 = 128 << 20;
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get().max(2)));
+    let needed = OTHER + EACH * threads as u64;
+    match getrlimit(Resource::RLIMIT_AS) {
+        Ok((soft, _)) if soft < needed => Err(Failure::Failed(format!(
+            "the daemon may use {} MiB of memory (`ulimit -v`) and needs {} with {threads} threads: raise the limit, or say `-o threads=2`",
+            soft >> 20,
+            needed >> 20
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -46,6 +46,7 @@ enum Form {
 
 /// Does what `args`, the program's name first, say.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    process::hear_of_children();
     process::keep_large_blocks_apart();
     if let Some(args) = plain_mount(&args) {
         return status(mount::mount(args));

@@ -54,6 +54,8 @@ pub struct Config {
     pub writeback: bool,
     /// How the bytes of lower files flow where there is an upper layer.
     pub lower_io: LowerIo,
+    /// The upper layer was made for this mount, and looks like nothing yet.
+    pub upper_is_new: bool,
     /// Worker threads; nothing means one per CPU, at least two.
     pub threads: Option<usize>,
     /// The mountpoint may hold names; they are hidden while the mount lasts.
@@ -290,6 +292,7 @@ impl Config {
             timeout: None,
             writeback: false,
             lower_io: LowerIo::Cached,
+            upper_is_new: false,
             threads: None,
             nonempty: false,
             mount: MountFlags::default(),

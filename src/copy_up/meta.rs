@@ -13,7 +13,7 @@ use crate::merge::listing::FileKind;
 use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::protection::Protection;
 use crate::sys::attr::{self, SetTime, flag};
-use crate::sys::stat::Stat;
+use crate::sys::stat::{Stat, stat};
 use crate::sys::xattr::{self, SetMode};
 use crate::sys::{At, open};
 
@@ -154,6 +154,26 @@ pub fn copy_flags(upper: &Upper, from: At<'_>, stat: &Stat, to: At<'_>) -> Resul
 /// Gives the object at `to` these times.
 pub fn copy_times(from: &Stat, to: At<'_>) -> Result<()> {
     attr::utimens(to, SetTime::To(from.atime), SetTime::To(from.mtime)).call("utimensat")
+}
+
+/// Gives the root of a new upper layer what the topmost lower layer's has: it is what the mount shows. An owner whom the daemon
+/// may not give it to is not copied, as for no other directory: the root is there already.
+pub fn copy_root(stack: &Stack) -> Result<()> {
+    let mut roots = stack.roots();
+    let (Some(upper), Some(lower)) = (roots.next(), roots.next()) else { return Ok(()) };
+    let (upper, lower) = (upper.fd().call("openat2")?, lower.fd().call("openat2")?);
+    let (to, from) = (At::fd(upper.as_fd()), At::fd(lower.as_fd()));
+    let made = Made::of(&stat(to).call("statx")?);
+    let mut shown = stat(from).call("statx")?;
+    let rules = Rules::of(stack);
+    if rules.permissions == XattrPermissions::Off && made.ids != (shown.uid, shown.gid) {
+        let given = attr::chown(to, Some(shown.uid), Some(shown.gid));
+        if given.is_err() {
+            (shown.uid, shown.gid) = made.ids;
+        }
+    }
+    copy(rules, from, &shown, to, made)?;
+    copy_times(&shown, to)
 }
 
 /// How many attributes have come along.

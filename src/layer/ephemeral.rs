@@ -1,7 +1,7 @@
 //! An upper layer and a workdir that are made for one mount and go with it.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Upper;
@@ -14,9 +14,9 @@ pub struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// Fresh directories in `parent`; the upper one looks like `lower`, since the merged root will look like it.
+    /// Fresh directories in `parent`, for whom they are made alone.
     /// Errors: `Setup` if they cannot be made there.
-    pub fn new(parent: &Path, lower: Option<&Path>) -> Result<Ephemeral> {
+    pub fn new(parent: &Path) -> Result<Ephemeral> {
         let failed = |error: std::io::Error| {
             Error::Setup(format!(
                 "--ephemeral: no directory can be made in {parent:?} ({error}): name a writable one with \
@@ -28,16 +28,9 @@ impl Ephemeral {
         let made = Ephemeral { root: dir.keep() };
         let upper = made.upper();
         fs::create_dir(&upper.dir).and_then(|()| fs::create_dir(&upper.work)).map_err(failed)?;
-        fs::set_permissions(&upper.work, Permissions::from_mode(0o700)).map_err(failed)?;
-        let (mode, owner) = match lower.map(fs::metadata) {
-            Some(Ok(facts)) => (facts.mode() & 0o7777, Some((facts.uid(), facts.gid()))),
-            _ => (0o755, None),
-        };
-        if let Some((uid, gid)) = owner {
-            // Only root may give directories away; for others the merged root is theirs.
-            let _ = chown(&upper.dir, Some(uid), Some(gid));
+        for dir in [&upper.dir, &upper.work] {
+            fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        fs::set_permissions(&upper.dir, Permissions::from_mode(mode)).map_err(failed)?;
         Ok(made)
     }
 
@@ -79,25 +72,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_directories_look_like_the_lower_layer_and_go_with_the_value() {
+    fn the_directories_go_with_the_value() {
+        use std::os::unix::fs::MetadataExt;
         let parent = tempfile::TempDir::new().expect("parent");
-        let lower = parent.path().join("lower");
-        fs::create_dir(&lower).expect("lower");
-        fs::set_permissions(&lower, Permissions::from_mode(0o1751)).expect("chmod");
-        let made = Ephemeral::new(parent.path(), Some(&lower)).expect("made");
+        let made = Ephemeral::new(parent.path()).expect("made");
         let upper = made.upper();
-        assert_eq!(fs::metadata(&upper.dir).expect("upper").mode() & 0o7777, 0o1751);
+        assert_eq!(fs::metadata(&upper.dir).expect("upper").mode() & 0o7777, 0o700);
         assert!(upper.work.is_dir());
         fs::create_dir_all(upper.dir.join("closed/inner")).expect("dirs");
         fs::set_permissions(upper.dir.join("closed"), Permissions::from_mode(0o0)).expect("chmod");
         drop(made);
         assert!(!upper.dir.exists() && !upper.work.exists());
-        assert_eq!(fs::read_dir(parent.path()).expect("parent").count(), 1);
+        assert_eq!(fs::read_dir(parent.path()).expect("parent").count(), 0);
     }
 
     #[test]
     fn a_missing_parent_is_named_with_its_remedy() {
-        let error = Ephemeral::new(Path::new("/nowhere/at/all"), None).expect_err("parent").to_string();
+        let error = Ephemeral::new(Path::new("/nowhere/at/all")).expect_err("parent").to_string();
         assert!(error.contains("/nowhere/at/all") && error.contains("--ephemeral=DIR"), "{error}");
     }
 }

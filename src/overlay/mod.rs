@@ -154,6 +154,9 @@ impl Overlay {
     pub fn new(config: &Config, open_files: usize) -> Result<Overlay> {
         let shared = Shared::new(open_files / 2);
         let stack = Arc::new(Stack::open(config, &shared)?);
+        if config.upper_is_new {
+            crate::copy_up::meta::copy_root(&stack)?;
+        }
         let store = Store::default();
         let overlay = Overlay {
             grafts: Grafts::new(shared, config),

@@ -148,7 +148,7 @@ impl Overlay {
         let (upper, made) = match cow {
             Cow::Kept { upper, work } => (Upper { dir: upper.clone(), work: work.clone() }, None),
             Cow::ThrowAway => {
-                let made = Ephemeral::new(&std::env::temp_dir(), Some(lower))?;
+                let made = Ephemeral::new(&std::env::temp_dir())?;
                 (made.upper(), Some(made))
             }
         };
@@ -160,6 +160,9 @@ impl Overlay {
         config.xattr_permissions = own.xattr_permissions;
         config.mount.read_only = spec.read_only;
         let mut stack = Stack::open(&config, &self.grafts.shared)?;
+        if made.is_some() {
+            crate::copy_up::meta::copy_root(&stack)?;
+        }
         *stack.keep.get_mut() = made.map(|made| Box::new(made) as Kept);
         Ok(stack)
     }

@@ -1,6 +1,7 @@
 //! Owner, mode, times, size and flags of an object.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::{NixPath, Result};
@@ -70,22 +71,29 @@ pub fn with_owner_writing<T>(at: At<'_>, call: impl FnOnce() -> T) -> Result<T> 
 }
 
 fn chmod_locked(at: At<'_>, mode: u32) -> Result<()> {
+    if !has_fchmodat2() {
+        let object = open::path(at)?;
+        use std::os::fd::AsFd;
+        let path = proc_path(At::fd(object.as_fd()));
+        // SAFETY: the path is NUL-terminated and lives through the call.
+        let done = path.with_nix_path(|path| unsafe { libc::chmod(path.as_ptr(), mode) })?;
+        return Errno::result(done).map(drop);
+    }
     let flags = if at.is_fd() { libc::AT_EMPTY_PATH } else { libc::AT_SYMLINK_NOFOLLOW };
     let done = at.name.with_nix_path(|name| {
         // SAFETY: `name` is NUL-terminated and lives through the call.
         unsafe { libc::syscall(libc::SYS_fchmodat2, at.dir.as_raw_fd(), name.as_ptr(), mode, flags) }
     })?;
-    match Errno::result(done) {
-        Err(Errno::ENOSYS) => {
-            let object = open::path(at)?;
-            use std::os::fd::AsFd;
-            let path = proc_path(At::fd(object.as_fd()));
-            // SAFETY: the path is NUL-terminated and lives through the call.
-            let done = path.with_nix_path(|path| unsafe { libc::chmod(path.as_ptr(), mode) })?;
-            Errno::result(done).map(drop)
-        }
-        result => result.map(drop),
-    }
+    Errno::result(done).map(drop)
+}
+
+/// Whether the call is here (Linux 6.6), and no filter of system calls keeps it away.
+fn has_fchmodat2() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        // SAFETY: the name is NUL-terminated and lives through the call.
+        super::is_served(|| unsafe { libc::syscall(libc::SYS_fchmodat2, -1, c"x".as_ptr(), 0, 0) })
+    })
 }
 
 /// Sets owner and group; nothing leaves one as it is. Clears set-id bits and capabilities of files, as chown(2) does.

@@ -168,7 +168,8 @@ fn with_fsgid<T>(gid: u32, own: u32, change: impl FnOnce() -> Result<T>) -> Resu
     changed
 }
 
-/// What /proc tells of a process; of one that is gone nothing.
+/// What /proc tells of a process; of one that is gone nothing. Nothing of any if /proc is that of another pid namespace: there,
+/// another process has the number. Source: proc_pid_status(5), `NSpid`.
 struct Process {
     status: String,
     in_our_namespace: bool,
@@ -176,7 +177,13 @@ struct Process {
 
 impl Process {
     fn look(pid: u32) -> Process {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status_of = |of: &str| std::fs::read_to_string(format!("/proc/{of}/status")).unwrap_or_default();
+        let own = status_of("self");
+        let numbers = line(&own, "NSpid").map(str::parse).collect::<std::result::Result<Vec<u32>, _>>();
+        if numbers != Ok(vec![std::process::id()]) {
+            return Process { status: String::new(), in_our_namespace: false };
+        }
+        let status = status_of(&pid.to_string());
         let namespace =
             |of: &str| std::fs::metadata(format!("/proc/{of}/ns/user")).map(|facts| facts.ino()).ok();
         let theirs = namespace(&pid.to_string());
@@ -184,8 +191,7 @@ impl Process {
     }
 
     fn line(&self, key: &str) -> impl Iterator<Item = &str> {
-        let line = self.status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.unwrap_or_default().split_whitespace()
+        line(&self.status, key)
     }
 
     /// The filesystem group counts, and the supplementary ones.
@@ -198,6 +204,12 @@ impl Process {
         let effective = self.line("CapEff").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
         self.in_our_namespace && effective.is_some_and(|bits| bits & (1 << capability as u32) != 0)
     }
+}
+
+/// The words of a line of /proc/PID/status.
+fn line<'a>(status: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_default().split_whitespace()
 }
 
 /// A capability that a caller may have.

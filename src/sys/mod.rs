@@ -50,6 +50,13 @@ impl<'a> At<'a> {
     }
 }
 
+/// Whether the kernel serves a system call, by how it answers one that names the descriptor -1: a filter of system calls answers
+/// EPERM, or ENOSYS as a kernel without it.
+fn is_served(call: impl FnOnce() -> libc::c_long) -> bool {
+    use nix::errno::Errno;
+    Errno::result(call()) == Err(Errno::EBADF)
+}
+
 /// The path that leads to an object through this process' descriptors, for calls that take no descriptor.
 fn proc_path(at: At<'_>) -> std::path::PathBuf {
     use std::os::fd::AsRawFd;

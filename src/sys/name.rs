@@ -69,6 +69,9 @@ pub fn rmdir(at: At<'_>) -> Result<()> {
 /// Moves `from` to `to`. Source: rename(2).
 pub fn rename(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
     fault::point()?;
+    if flags.is_empty() {
+        return nix::fcntl::renameat(from.dir, from.name, to.dir, to.name);
+    }
     // glibc's wrapper answers EINVAL for flags on some old kernels; the call itself is asked.
     let done = from.name.with_nix_path(|from_name| {
         to.name.with_nix_path(|to_name| {
@@ -92,7 +95,7 @@ pub fn rename(from: At<'_>, to: At<'_>, flags: RenameFlags) -> Result<()> {
 pub fn rename_new(from: At<'_>, to: At<'_>) -> Result<()> {
     match rename(from, to, RenameFlags::RENAME_NOREPLACE) {
         // Network filesystems and mergerfs do not know the flag. Looking first is as near as they can come.
-        Err(Errno::EINVAL) => match super::stat::stat(to) {
+        Err(Errno::EINVAL | Errno::ENOSYS) => match super::stat::stat(to) {
             Ok(_) => Err(Errno::EEXIST),
             Err(Errno::ENOENT) => rename(from, to, RenameFlags::empty()),
             Err(errno) => Err(errno),

@@ -73,6 +73,35 @@ pub fn close_inherited() {
     }
 }
 
+/// Lets this process hear how its children end. One whose parent ignored SIGCHLD would wait for them in vain.
+/// Source: signal(7), execve(2): what is ignored stays so.
+pub fn hear_of_children() {
+    // SAFETY: the default action runs no code of this process. The signal exists, so the call cannot fail.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+extern "C" fn do_nothing(_signal: libc::c_int) {}
+
+/// Lifts what the mounting process was limited to, for the daemon serves others: the number of open files, the size of a file, and
+/// memory. As far as the administrator allows. A write beyond the size that a file may have is an error and ends no process.
+/// Source: setrlimit(2).
+pub fn lift_limits() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+    // SAFETY: the handler does nothing, which is safe at any time. Programs that are started later do not get it.
+    unsafe { libc::signal(libc::SIGXFSZ, do_nothing as *const () as libc::sighandler_t) };
+    let unlimited = [Resource::RLIMIT_FSIZE, Resource::RLIMIT_AS, Resource::RLIMIT_DATA];
+    for resource in unlimited.into_iter().chain([Resource::RLIMIT_NOFILE]) {
+        let Ok((soft, hard)) = getrlimit(resource) else { continue };
+        // That of open files is there to be counted with: memory is kept for each.
+        let lifted =
+            unlimited.contains(&resource) && setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY).is_ok();
+        if !lifted && soft < hard {
+            // With the limit as it was the daemon works too, in less room.
+            let _ = setrlimit(resource, hard, hard);
+        }
+    }
+}
+
 /// Lets the allocator take blocks of some megabytes, as a worker has for its requests, from the system and give them back to
 /// it. By itself it takes the first one so, and puts all that come after it into its heaps, whose memory it clears by hand.
 /// Source: mallopt(3), `M_MMAP_THRESHOLD`.

@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::{NixPath, Result};
@@ -15,9 +15,6 @@ const SYS_SETXATTRAT: libc::c_long = 463;
 const SYS_GETXATTRAT: libc::c_long = 464;
 const SYS_LISTXATTRAT: libc::c_long = 465;
 const SYS_REMOVEXATTRAT: libc::c_long = 466;
-
-/// Cleared for good when the kernel says that it has none of the four calls.
-static HAS_XATTRAT: AtomicBool = AtomicBool::new(true);
 
 #[repr(C)]
 struct XattrArgs {
@@ -56,14 +53,27 @@ fn name_of(at: At<'_>) -> &std::ffi::OsStr {
 
 /// Runs the new call, and the old one where the new one is missing, or cannot name the object.
 fn either<T>(at: At<'_>, new: impl FnOnce() -> Result<T>, old: impl FnOnce() -> Result<T>) -> Result<T> {
-    if HAS_XATTRAT.load(Ordering::Relaxed) {
+    if has_xattrat() {
         match new() {
-            Err(Errno::ENOSYS) => HAS_XATTRAT.store(false, Ordering::Relaxed),
-            Err(Errno::ENOTDIR) if at.is_fd() => {}
+            // It is no directory, or one that may not be entered, of which the caller has a descriptor all the same.
+            Err(Errno::ENOTDIR | Errno::EACCES) if at.is_fd() => {}
             result => return result,
         }
     }
     old()
+}
+
+/// Whether the new calls are here (Linux 6.13), and no filter of system calls keeps them away.
+fn has_xattrat() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let args = XattrArgs { value: 0, size: 0, flags: 0 };
+        // SAFETY: the strings are NUL-terminated and `args` names no memory; all live through the call.
+        super::is_served(|| unsafe {
+            let (name, size) = (c"user.x".as_ptr(), size_of::<XattrArgs>());
+            libc::syscall(SYS_GETXATTRAT, -1, c"x".as_ptr(), AT_FLAGS, name, &raw const args, size)
+        })
+    })
 }
 
 /// A descriptor's own path leads through a magic link, which must be followed; a name in it must not.

@@ -64,6 +64,25 @@ fn what_its_owner_may_not_write_is_copied_up_all_the_same() {
     });
 }
 
+/// Who owns a directory may change it, though not enter it.
+#[test]
+fn a_directory_that_may_not_be_entered_is_still_its_owners() {
+    let Some(mut f) = Fixture::new(1) else { return };
+    f.lower(0).dir("low").mode(0o600);
+    f.upper().dir("y").mode(0o600).dir("r").mode(0o600).dir("z").mode(0);
+    f.mount();
+    assert!(sys::listxattr(f.p("r")).is_ok());
+    sys::chmod(f.p("y"), 0o700).unwrap();
+    sys::utimens(f.p("z"), (5, 5), (5, 5)).unwrap();
+    sys::rename(f.p("z"), f.p("moved")).unwrap();
+    sys::rmdir(f.p("r")).unwrap();
+    sys::chmod(f.p("low"), 0o700).unwrap();
+    f.check(|m| {
+        let modes = ["low", "moved", "y"].map(|name| stat(m.join(name)).mode() & 0o777);
+        assert_eq!((names(m).len(), modes), (3, [0o700, 0, 0o700]));
+    });
+}
+
 /// A call that is answered with `errno` whatever its arguments.
 fn always(call: libc::c_long, errno: i32) -> sys::Answer {
     sys::Answer { call, argument: (0, 0, 0), errno }
@@ -189,6 +208,13 @@ fn an_upper_layer_that_forgets_is_refused() {
         done.err
     );
     assert_eq!((names(f.up("")), f.temporaries().len()), (vec![], 0), "nothing is left");
+
+    // Filters of container engines answer EPERM to what they do not know.
+    let later = [libc::SYS_fchmodat2, libc::SYS_openat2, libc::SYS_mount_setattr, 463, 464, 465, 466];
+    let Some(mut f) = answered(&later.map(|call| always(call, libc::EPERM))) else { return };
+    work_in(&mut f);
+    let Some(mut f) = answered(&[always(libc::SYS_renameat2, libc::ENOSYS)]) else { return };
+    work_in(&mut f);
 
     // Devices that are not there: `.wh.` files are taken.
     let nothing = sys::Answer { errno: 0, ..sys::NO_DEVICES };

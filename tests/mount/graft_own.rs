@@ -31,6 +31,79 @@ fn a_tmpfs_is_empty_has_its_size_and_mode_and_is_gone_with_the_mount() {
     assert_eq!(names(f.low(0, "tmp")), ["low"]);
 }
 
+/// A part that is not there is made by nobody, not even by filling the volume with what the layers have at the target; and a volume that
+/// was made for it goes again. Source: Docker 26, `mount-subpath`.
+#[test]
+fn a_part_of_a_volume_must_be_there() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("grafts")) else { return };
+    f.lower(0).file("data/part/f", "low").file("data/g", "low");
+    f.note_lowers();
+    let state = f.dir().join("state");
+    let volume = |words: &[&str]| {
+        run(std::process::Command::new(program()).arg("volume").args(words).env("STRATAFS_STATE", &state))
+            .ok()
+            .out
+    };
+    let mount = |f: &Fixture, part: &str| {
+        let words = format!("type=volume,source=parts,target=/data,volume-subpath={part}");
+        run(f.command(&["--mount", &words]).env("STRATAFS_STATE", &state))
+    };
+    let done = mount(&f, "part");
+    assert!(done.code == Some(1) && done.err.contains("subpath"), "{done:?}");
+    assert_eq!(volume(&["ls", "-q"]), "");
+    volume(&["create", "parts"]);
+    let data = std::path::PathBuf::from(volume(&["inspect", "-f", "{{.Mountpoint}}", "parts"]).trim_end());
+    fs::create_dir(data.join("part")).unwrap();
+    mount(&f, "part").ok();
+    f.set_mounted(true);
+    assert_eq!((names(f.p("data")), names(&data)), (vec![], vec!["part".to_owned()]));
+    fs::write(f.p("data/new"), "new").unwrap();
+    f.unmount();
+    assert_eq!(text(data.join("part/new")), "new");
+    assert_eq!(names(f.low(0, "data")), ["g", "part"]);
+}
+
+/// With an ACL, the group's bits of the mode are a mask: without it they would be the group's.
+#[test]
+fn the_root_of_a_view_is_that_of_its_source() {
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("grafts")).and_then(Fixture::need_root) else {
+        return;
+    };
+    let acl = |path: &std::path::Path| {
+        for words in ["g::r-x,u:7:rwx,m::rwx", "d:u:7:rwx"] {
+            run(std::process::Command::new("setfacl").args(["-m", words]).arg(path)).ok();
+        }
+    };
+    let facts = |path: &std::path::Path| {
+        let attributes = ["user.k", "system.posix_acl_access", "system.posix_acl_default"];
+        let found = stat(path);
+        (
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            mtime(path),
+            attributes.map(|name| sys::getxattr(path, name)),
+        )
+    };
+    f.source("data").file("f", "host").dir(".").owner(1000, 1001).mode(0o2770).xattr("user.k", "v");
+    acl(&f.host("data"));
+    sys::utimens(f.host("data"), (7, 7), (7, 7)).unwrap();
+    let expected = facts(&f.host("data"));
+    f.bind_kept("data", "/throw", "O");
+    f.mount();
+    assert_eq!(facts(&f.p("throw")), expected);
+    let may = |at: &std::path::Path, uid, gid| as_user(uid, gid, || fs::write(at.join("new"), "x").is_ok());
+    for (uid, gid, allowed) in [(7, 7, true), (9, 1001, false)] {
+        assert_eq!(may(&f.p("throw"), uid, gid), allowed, "{uid}:{gid}");
+    }
+    f.unmount();
+    // The same for a mount whose changes are thrown away.
+    let args = ["mount".into(), "-l".into(), f.host("data"), "--ephemeral".into(), f.p("")];
+    run(std::process::Command::new(program()).args(args)).ok();
+    assert_eq!(facts(&f.p("")), expected);
+    run(std::process::Command::new(program()).arg("umount").arg(f.p(""))).ok();
+}
+
 #[test]
 fn a_view_leaves_its_source_as_it_is() {
     let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("grafts")) else { return };

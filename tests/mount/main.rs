@@ -17,6 +17,7 @@ mod create;
 mod daemon;
 mod data;
 mod dot_wh;
+mod environment;
 mod fallbacks;
 mod flags;
 mod forget;
