@@ -16,7 +16,7 @@ use super::attr::Lifetime;
 use super::file::Opened;
 use super::ids::disk_caller;
 use super::lookup::Entry;
-use super::prepare::{New, is_whiteout_device, make_at, prepare};
+use super::prepare::{New, asks_for_group_id, is_whiteout_device, make_at, prepare};
 use super::protect::Change;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
@@ -202,9 +202,9 @@ impl Overlay {
         self.copy_up.ensure(parent, Need::Metadata)?;
         let owner = disk_caller(parent, caller)?;
         if parent.stack.is_direct() {
-            return self.make_direct(owner, parent, name, node, open);
+            return self.make_direct(&New { caller, owner, node, open }, parent, name);
         }
-        let new = New { owner, node, open };
+        let new = New { caller, owner, node, open };
         let made = match self.hides_nothing(parent, name)? {
             // The call that makes the object says whether the upper layer has anything under the name. Mostly it has not.
             true => match self.make_in_upper(&new, parent, name, false) {
@@ -255,17 +255,28 @@ impl Overlay {
         // As the kernel: whatever the lowers have under this name, now or after they were changed offline, is hidden.
         let opaque = is_opaque_when_new(new.node, parent);
         let _changing = dir.changing();
-        if !whiteout && !opaque && !parent.stack.by_attribute() && !is_whiteout_device(new.node) {
-            let made = cred::as_caller(new.owner, || make_at(At::new(fd.as_fd(), name), new.node, new.open));
-            return made.call("mknodat");
+        let in_place =
+            || cred::as_caller(new.owner, || make_at(At::new(fd.as_fd(), name), new.node, new.open));
+        let is_plain = !parent.stack.by_attribute() && !is_whiteout_device(new.node);
+        if !whiteout && !opaque && is_plain && !asks_for_group_id(new.node) {
+            return in_place().call("mknodat");
         }
         let temp = upper.temp();
         let made = prepare(new, &parent.stack, dir, &temp)?;
         if opaque {
             upper.set_opaque(temp.at())?;
         }
-        upper.place(temp, fd.as_fd(), name, whiteout)?;
-        Ok(made)
+        match upper.place(temp, fd.as_fd(), name, whiteout) {
+            // The directory has a project of its own, which nothing is moved into. Source: kernel `ovl_create_upper`.
+            Err(Error::Sys { errno: Errno::EXDEV, .. }) if !whiteout && is_plain => {
+                let made = in_place().call("mknodat")?;
+                if opaque {
+                    upper.set_opaque(At::new(fd.as_fd(), name))?;
+                }
+                Ok(made)
+            }
+            placed => placed.map(|()| made),
+        }
     }
 
     /// A char 0:0 that the mount will show in `parent`, in the workdir so far. Errors: `Invalid` where none can be made.
@@ -274,7 +285,7 @@ impl Overlay {
         let dir = parent.upper_dir().ok_or(Error::Bug("a parent without upper part"))?;
         let temp = upper.temp();
         let node = NewNode::Node { mode: libc::S_IFCHR, device: (0, 0) };
-        let new = New { owner: disk_caller(parent, caller)?, node, open: false };
+        let new = New { caller, owner: disk_caller(parent, caller)?, node, open: false };
         match prepare(&new, &parent.stack, dir, &temp) {
             Ok(_) => Ok(temp),
             Err(Error::Sys { errno: Errno::EPERM | Errno::EOPNOTSUPP, .. }) => {

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::RenameFlags;
 
 use super::Overlay;
-use super::create::NewNode;
-use super::prepare::make_at;
+use super::ids::may_set_group_id;
+use super::prepare::{New, asks_for_group_id, make_at};
 use super::remove::keep_reachable;
 use super::rename::Place;
 use crate::error::{Context, Error, Result};
@@ -20,20 +20,22 @@ use crate::layer::RealDir;
 use crate::merge::listing::FileKind;
 use crate::merge::rename::Mode;
 use crate::sys::stat::stat;
-use crate::sys::{At, cred, dir, name};
+use crate::sys::{At, attr, cred, dir, name};
 
 impl Overlay {
     /// Locks: the parent's names, for writing.
-    pub(super) fn make_direct(
-        &self,
-        owner: cred::Caller,
-        parent: &Inode,
-        name: &OsStr,
-        node: NewNode<'_>,
-        open: bool,
-    ) -> Result<Option<OwnedFd>> {
+    pub(super) fn make_direct(&self, new: &New<'_>, parent: &Inode, name: &OsStr) -> Result<Option<OwnedFd>> {
         let fd = source(parent)?.fd().call("openat2")?;
-        cred::as_caller(owner, || make_at(At::new(fd.as_fd(), name), node, open)).call("mknodat")
+        let at = At::new(fd.as_fd(), name);
+        let made = cred::as_caller(new.owner, || make_at(at, new.node, new.open)).call("mknodat")?;
+        if asks_for_group_id(new.node) {
+            let found = stat(at).call("statx")?;
+            let lost = found.mode & libc::S_ISGID == 0;
+            if lost && may_set_group_id(&parent.stack.terms.ids, new.caller, found.gid) {
+                attr::chmod(at, found.mode | libc::S_ISGID).call("fchmodat2")?;
+            }
+        }
+        Ok(made)
     }
 
     /// Locks: the parent's names, for writing; the inode's gate.

@@ -25,6 +25,13 @@ pub(super) fn disk_gid(ids: &IdMaps, gid: u32) -> Result<u32> {
     on_disk(&ids.gids, gid, ids.unmapped)
 }
 
+/// Whether this caller may have a set-group-id bit on a file of the group `gid`, an id on disk: as one who is in the group, or root.
+/// Source: kernel `setattr_should_drop_sgid`, `mode_strip_sgid`.
+pub(super) fn may_set_group_id(ids: &IdMaps, caller: Caller, gid: u32) -> bool {
+    let gid = shown(&ids.gids, gid);
+    caller.uid == 0 || caller.gid == gid || cred::is_in_group(caller.pid, gid)
+}
+
 /// A POSIX ACL as callers see it, from what is on disk. What is no ACL is left as it is.
 pub(super) fn shown_acl(ids: &IdMaps, value: &mut [u8]) {
     for (tag, id) in named_ids(value) {

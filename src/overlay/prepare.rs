@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
+use super::Caller;
 use super::attr::{change_override, stat_shown};
 use super::create::NewNode;
+use super::ids::may_set_group_id;
 use crate::error::{Context, Error, Result};
 use crate::layer::real_dir::Fact;
 use crate::layer::workdir::Temp;
@@ -22,7 +24,9 @@ const ACL_DEFAULT: &std::ffi::CStr = c"system.posix_acl_default";
 
 /// What to make, for whom.
 pub(super) struct New<'a> {
-    /// In ids as they are on disk.
+    /// Who asked.
+    pub caller: Caller,
+    /// The same, in ids as they are on disk.
     pub owner: cred::Caller,
     /// What.
     pub node: NewNode<'a>,
@@ -54,7 +58,7 @@ pub(super) fn prepare(
     // With the daemon's own ids: as the caller it may not enter the workdir.
     let opened =
         cred::with_umask(new.owner.umask, || make_at(temp.at(), stored, new.open)).call("mknodat")?;
-    inherit(new.owner, stack.writable()?.maker, &heritage, temp.at(), new.node)?;
+    inherit(new, stack, &heritage, temp.at())?;
     if is_whiteout_device(new.node) {
         stack.writable()?.set_mark(temp.at(), Mark::Device, b"0:0")?;
     }
@@ -137,15 +141,21 @@ pub(super) fn make_at(at: At<'_>, node: NewNode<'_>, open: bool) -> nix::Result<
     }
 }
 
+/// Whether what has these bits runs as its group. Without the right to execute, the bit means something else.
+fn is_set_group_id(bits: u32) -> bool {
+    bits & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP
+}
+
+/// Whether a file is to run as its group. The filesystem takes that from whom it does not know to be in the group, and it knows of
+/// one group of the caller.
+pub(super) fn asks_for_group_id(node: NewNode<'_>) -> bool {
+    matches!(node, NewNode::Node { mode, .. } if is_set_group_id(mode))
+}
+
 /// Gives an object made in the workdir, where it got the ids `maker`, what it would have got in its directory: owner, group,
 /// ACLs, mode. Source: kernel `ovl_create_over_whiteout`, `inode_init_owner`.
-fn inherit(
-    owner: cred::Caller,
-    maker: (u32, u32),
-    heritage: &Heritage,
-    at: At<'_>,
-    node: NewNode<'_>,
-) -> Result<()> {
+fn inherit(new: &New<'_>, stack: &Stack, heritage: &Heritage, at: At<'_>) -> Result<()> {
+    let (owner, node, maker) = (new.owner, new.node, stack.writable()?.maker);
     let setgid = heritage.group.is_some();
     let gid = heritage.group.unwrap_or(owner.gid);
     let changes_owner = (owner.uid, gid) != maker;
@@ -168,11 +178,7 @@ fn inherit(
     }
     if setgid && is_dir {
         bits |= libc::S_ISGID;
-    } else if setgid
-        && owner.uid != 0
-        && owner.gid != gid
-        && bits & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP
-    {
+    } else if setgid && is_set_group_id(bits) && !may_set_group_id(&stack.terms.ids, new.caller, gid) {
         bits &= !libc::S_ISGID;
     }
     // What has but plain permissions got them when it was made, and a change of owner leaves them.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
 
-use super::ids::{disk_acl, disk_caller, shown_acl};
+use super::ids::{disk_acl, may_set_group_id, shown_acl};
 use super::protect::Change;
 use super::{Caller, Overlay};
 use crate::copy_up::Need;
@@ -16,7 +16,7 @@ use crate::layer::real_dir::Fact;
 use crate::merge::mark;
 use crate::sys::stat::stat;
 use crate::sys::xattr::{self, SetMode};
-use crate::sys::{At, attr, cred};
+use crate::sys::{At, attr};
 
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
@@ -202,11 +202,7 @@ fn is_own(stack: &Stack, name: &[u8]) -> bool {
 /// Source: kernel `posix_acl_update_mode`.
 fn drop_foreign_setgid(inode: &Inode, caller: Caller, at: At<'_>) -> Result<()> {
     let real = stat(at).call("statx")?;
-    let owner = disk_caller(inode, caller)?;
-    if real.mode & libc::S_ISGID == 0 || owner.uid == 0 || owner.gid == real.gid {
-        return Ok(());
-    }
-    if cred::is_in_group(caller.pid, real.gid) {
+    if real.mode & libc::S_ISGID == 0 || may_set_group_id(&inode.stack.terms.ids, caller, real.gid) {
         return Ok(());
     }
     attr::chmod(at, real.mode & !libc::S_ISGID).call("fchmodat2")

@@ -317,11 +317,16 @@ pub fn dents(path: impl AsRef<Path>) -> Vec<Dent> {
 
 /// Runs `f` on a thread of its own that is another user without capabilities and extra groups.
 pub fn as_user<T: Send>(uid: u32, gid: u32, f: impl FnOnce() -> T + Send) -> T {
+    as_member(uid, gid, &[], f)
+}
+
+/// The same as a member of other groups, too.
+pub fn as_member<T: Send>(uid: u32, gid: u32, groups: &[u32], f: impl FnOnce() -> T + Send) -> T {
     on_thread(move || {
         // The raw calls change this thread only; those of libc would change them all.
         let r = unsafe {
             [
-                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()),
+                libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
                 libc::syscall(libc::SYS_setresgid, gid, gid, gid),
                 libc::syscall(libc::SYS_setresuid, uid, uid, uid),
             ]

@@ -114,6 +114,58 @@ fn the_umask_is_the_callers() {
     });
 }
 
+/// Who is in the group of a set-group-id directory by a supplementary group may make what runs as that group, as on ext4.
+#[test]
+fn a_supplementary_group_keeps_the_set_group_id_bit() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    let plain = tempfile::tempdir_in(f.dir()).unwrap();
+    let dirs = ["low", "up", "hidden", "data"];
+    for dir in dirs {
+        let setgid = |layer: Layer| drop(layer.owner(0, 50).mode(0o2777));
+        match dir {
+            "up" => setgid(f.upper().dir(dir)),
+            "data" => setgid(f.source("data").dir(".")),
+            _ => setgid(f.lower(0).file(format!("{dir}/f"), "x").file(format!("{dir}/n"), "x").dir(dir)),
+        }
+    }
+    sys::lchown(plain.path(), 0, 50).unwrap();
+    sys::chmod(plain.path(), 0o2777).unwrap();
+    if !kernel_oracle() {
+        f.bind("data", "/data", "");
+    }
+    f.mount();
+    for name in ["f", "n"] {
+        sys::unlink(f.p("hidden").join(name)).unwrap();
+    }
+    let make = |dir: &std::path::Path| {
+        let mut modes = Vec::new();
+        for (who, gid, groups) in [("member", 2, &[50][..]), ("first", 50, &[]), ("stranger", 2, &[])] {
+            type Make = fn(&std::path::Path) -> sys::Res<()>;
+            let made: [(&str, Make); 3] = [
+                ("f", |path| {
+                    sys::open(path, libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY, 0o2775).map(drop)
+                }),
+                ("n", |path| sys::mknod(path, libc::S_IFREG | 0o2775, 0)),
+                ("g", |path| {
+                    sys::open(path, libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY, 0o2765).map(drop)
+                }),
+            ];
+            for (name, make) in made {
+                let path = dir.join(name);
+                let _ = sys::unlink(&path);
+                sys::as_member(1, gid, groups, || sys::with_umask(0, || make(&path))).unwrap();
+                modes.push((who, name, stat(&path).mode() & 0o7777, stat(&path).gid()));
+            }
+        }
+        modes
+    };
+    let expected = make(plain.path());
+    for dir in dirs.iter().filter(|dir| !kernel_oracle() || **dir != "data") {
+        assert_eq!(make(&f.p(dir)), expected, "{dir}");
+    }
+    f.check(|_| ());
+}
+
 #[test]
 fn owner_is_the_caller() {
     let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };

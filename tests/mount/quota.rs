@@ -62,6 +62,43 @@ impl Limited {
     }
 }
 
+/// A project of the upper layer alone: nothing is moved into it from the workdir. Source: kernel `ovl_create_upper`; rename(2), EXDEV.
+#[test]
+fn an_upper_layer_with_a_project_of_its_own_takes_new_directories() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    let (image, disk) = (f.dir().join("disk.img"), f.dir().join("disk"));
+    File::create(&image).unwrap().set_len(512 << 20).unwrap();
+    fs::create_dir(&disk).unwrap();
+    let there = try_spawn(Command::new("mkfs.xfs").args(["-q"]).arg(&image));
+    let made = there.is_ok_and(|mut made| made.wait().is_ok_and(|status| status.success()));
+    let mount = || run(Command::new("mount").args(["-t", "xfs", "-o", "loop"]).arg(&image).arg(&disk));
+    if !made || mount().code != Some(0) {
+        return println!("skipped: no xfs, whose projects are tried");
+    }
+    let free = Umount(disk.clone());
+    for name in ["upper", "work"] {
+        fs::remove_dir(f.dir().join(name)).unwrap();
+        fs::create_dir(disk.join(name)).unwrap();
+        std::os::unix::fs::symlink(disk.join(name), f.dir().join(name)).unwrap();
+    }
+    run(Command::new("xfs_io").args(["-c", "chproj 60", "-c", "chattr +P"]).arg(disk.join("upper"))).ok();
+    f.lower(0).file("low/f", "x").file("plain", "x");
+    f.mount();
+    sys::mkdir(f.p("new"), 0o750).unwrap();
+    fs::write(f.p("new/f"), "x").unwrap();
+    fs::write(f.p("file"), "x").unwrap();
+    sys::unlink(f.p("plain")).unwrap();
+    f.check(|m| {
+        assert_eq!(
+            (names(m), names(m.join("new"))),
+            (vec!["file".into(), "low".into(), "new".into()], vec!["f".to_owned()])
+        );
+        assert_eq!(stat(m.join("new")).mode() & 0o7777, 0o750);
+    });
+    f.unmount();
+    drop(free);
+}
+
 /// What a user sees: names, modes, lengths, bytes, attributes.
 fn view(m: &Path) -> BTreeMap<std::path::PathBuf, String> {
     let whole = sum::tree(m);
