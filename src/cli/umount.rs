@@ -121,6 +121,12 @@ fn wait(record: Seen, entry: &Entry) -> Outcome {
         let pid = record.details.pid;
         if begun.elapsed() > next_look {
             next_look = begun.elapsed() + LOOK_AFTER;
+            if let Some(other) = bound_elsewhere(entry) {
+                return Err(failed(format!(
+                    "{path:?} is unmounted, but the same tree is mounted at {other:?}, too: unmount that, and its daemon, process \
+                     {pid}, ends"
+                )));
+            }
             let holder = elsewhere::holder(&entry.device, pid);
             // Another daemon may have the device number by now, and no record yet.
             let seen_before = std::mem::replace(&mut suspect, holder.as_ref().map(|holder| holder.pid));
@@ -142,6 +148,13 @@ fn wait(record: Seen, entry: &Entry) -> Outcome {
     }
     record.forget();
     Ok(())
+}
+
+/// Where else this mount namespace has the mount: bound, or a part of it.
+fn bound_elsewhere(entry: &Entry) -> Option<PathBuf> {
+    let mounts = mounts::all().ok()?;
+    let same = |other: &&Entry| other.is_ours() && other.device == entry.device;
+    mounts.iter().find(same).map(|other| other.mountpoint.clone())
 }
 
 fn failed(sentence: String) -> Failure {

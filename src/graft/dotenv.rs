@@ -14,9 +14,10 @@ pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap
     let mut rest = text.trim_start_matches('\u{feff}');
     let mut at = 0;
     while !rest.is_empty() {
-        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        let here = rest;
+        let (whole, after) = here.split_once('\n').unwrap_or((here, ""));
         (at, rest) = (at + 1, after);
-        let line = line.trim();
+        let line = whole.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -27,48 +28,82 @@ pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap
             // Taken over from the environment, where it is asked for first anyway.
             None => continue,
         };
-        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']');
         if name.is_empty() || !name.chars().all(is_part) {
             return Err(wrong("write NAME=VALUE"));
         }
         let known = |name: &str| env(name).or_else(|| all.get(name).cloned());
-        let value = match value.as_bytes() {
-            [b'\'', inside @ ..] => {
-                let end =
-                    inside.iter().position(|byte| *byte == b'\'').ok_or_else(|| wrong("close the quote"))?;
-                value[1..=end].to_owned()
+        let used = |value: &str| interpolate(value, &known, &|_| {}).map_err(|why| wrong(&why));
+        let value = match value.chars().next() {
+            Some(quote @ ('\'' | '"')) => {
+                // Up to the quote that closes it, on whatever line.
+                let begin = here.find(quote).map_or(0, |begin| begin + 1);
+                let inside = &here[begin..];
+                let end = closing(inside, quote).ok_or_else(|| wrong("close the quote"))?;
+                let lines = inside[..end].matches('\n').count();
+                if lines > 0 {
+                    rest = inside[end..].split_once('\n').map_or("", |(_, after)| after);
+                }
+                let value = if quote == '"' {
+                    used(&unescaped(&inside[..end]))?
+                } else {
+                    inside[..end].replace("\\'", "'")
+                };
+                at += lines;
+                value
             }
-            [b'"', ..] => {
-                let inside = double_quoted(&value[1..]).ok_or_else(|| wrong("close the quote"))?;
-                interpolate(&inside, &known, &|_| {}).map_err(|why| wrong(&why))?
-            }
-            _ => {
-                let bare = value.find(" #").map_or(value, |end| &value[..end]);
-                interpolate(bare.trim_end(), &known, &|_| {}).map_err(|why| wrong(&why))?
-            }
+            _ => used(value.find(" #").map_or(value, |end| &value[..end]).trim_end())?,
         };
         all.insert(name.to_owned(), value);
     }
     Ok(all)
 }
 
-/// What stands before the closing quote, with its backslashes resolved; nothing if there is none.
-fn double_quoted(text: &str) -> Option<String> {
+/// Where `quote` stands in `text` without a backslash before it.
+fn closing(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    text.char_indices().find_map(|(at, c)| {
+        let closes = c == quote && !escaped;
+        escaped = c == '\\' && !escaped;
+        closes.then_some(at)
+    })
+}
+
+/// What double quotes hold, with its backslashes resolved; those that say nothing stay. A dollar sign is `$$` then.
+/// Source: compose-go, `dotenv` `expandEscapes`.
+fn unescaped(text: &str) -> String {
     let mut out = String::new();
-    let mut letters = text.chars();
-    loop {
-        match letters.next()? {
-            '"' => return Some(out),
-            '\\' => match letters.next()? {
-                'n' => out.push('\n'),
-                'r' => out.push('\r'),
-                't' => out.push('\t'),
-                '$' => out.push_str("$$"),
-                c => out.push(c),
-            },
-            c => out.push(c),
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let octal = after.bytes().take(4).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
+        let code = after.get(..octal).filter(|code| code.starts_with('0'));
+        if let Some(code) = code.and_then(|code| u32::from_str_radix(code, 8).ok()).and_then(char::from_u32) {
+            out.push(code);
+            rest = &after[octal..];
+            continue;
         }
+        let mut letters = after.chars();
+        let letter = letters.next();
+        match letter {
+            Some('a') => out.push('\u{7}'),
+            Some('b') => out.push('\u{8}'),
+            Some('f') => out.push('\u{c}'),
+            Some('n') => out.push('\n'),
+            Some('r') => out.push('\r'),
+            Some('t') => out.push('\t'),
+            Some('v') => out.push('\u{b}'),
+            Some('$') => out.push_str("$$"),
+            Some(c @ ('"' | '\\')) => out.push(c),
+            other => {
+                out.push('\\');
+                out.extend(other);
+            }
+        }
+        rest = letters.as_str();
     }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -93,6 +128,26 @@ mod tests {
             ("G", "/home/me/1"),
         ];
         assert_eq!(pairs, expected);
+    }
+
+    /// Source: python-dotenv 1.2.2 and compose-go's godotenv_test.go, which agree on these.
+    #[test]
+    fn a_quoted_value_may_have_lines_and_escapes() {
+        let text = "FOO=\"foo\nbar # no\nbaz\" # c\nD=./data\nVAR='Let\\'s go!'\nW=\"C:\\path\\q\"\nK[0]=1\nP='a\nb'\nL=last";
+        let all = read(text, &|_| None).expect("env");
+        let pairs: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("D", "./data"),
+            ("FOO", "foo\nbar # no\nbaz"),
+            ("K[0]", "1"),
+            ("L", "last"),
+            ("P", "a\nb"),
+            ("VAR", "Let's go!"),
+            ("W", "C:\\path\\q"),
+        ];
+        assert_eq!(pairs, expected);
+        let sentence = read("A=1\nB=\"x\ny\"\n=2", &|_| None).expect_err("a line without a name");
+        assert!(sentence.starts_with("line 4 "), "{sentence}");
     }
 
     #[test]

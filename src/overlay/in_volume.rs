@@ -55,13 +55,16 @@ impl Overlay {
             placed: AtomicBool::new(false),
             remove,
         };
-        if let (true, Some(attached)) = (fills, &mut used.attached) {
-            self.fill(&spec.target, attached)?;
-        }
         let path = match &volume.subpath {
             None => data,
             Some(inner) => inside(&name, &data, inner)?,
         };
+        match &mut used.attached {
+            // What the layers have at the target is not what the rest of the volume is for.
+            Some(attached) if fills && volume.subpath.is_some() => attached.skip_population(),
+            Some(attached) if fills => self.fill(&spec.target, attached)?,
+            _ => {}
+        }
         used.remove = goes;
         Ok((name, path, used))
     }

@@ -91,6 +91,25 @@ fn remount_rw_needs_something_to_write() {
     assert!(done.code == Some(1) && done.err.contains("not a mountpoint"), "{done:?}");
 }
 
+/// A part of the mount that is bound elsewhere keeps the daemon, and is named.
+#[test]
+fn umount_names_where_else_the_tree_is_mounted() {
+    let Some(mut f) = fixture().and_then(Fixture::need_root) else { return };
+    f.mount();
+    let other = f.dir().join("other");
+    fs::create_dir(&other).unwrap();
+    run(Command::new("mount").arg("--bind").arg(f.p("d")).arg(&other)).ok();
+    let free = Umount(other.clone());
+    let daemon = f.daemon();
+    let done = stratafs(&["umount"], &f.p(""));
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains(&format!("mounted at {other:?}")), "{done:?}");
+    drop(free);
+    assert!(eventually(LIMIT, || !Path::new(&format!("/proc/{daemon}")).exists()), "the daemon stays");
+    f.set_mounted(false);
+    f.after_unmount();
+}
+
 /// mount(8) with `-i` goes to the kernel alone; the daemon keeps its promise.
 #[test]
 fn a_mount_that_began_read_only_changes_nothing_whatever_the_kernel_allows() {
