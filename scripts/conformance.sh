@@ -22,6 +22,8 @@
 # replace `--samefs --verify`, TESTS all tests in the checkout, each of which has
 # fresh layers; ARGS of xfstests' `check` replace `-g quick`. What fails there must
 # stand in conformance.expected as `unionmount::TEST` or `xfstests::GROUP/NUMBER`.
+# With ARGS that name tests of the group overlay (overlay/038, or -g overlay/quick)
+# `mount -t overlay` is stratafs, on two ext4 images; these go alone.
 #
 # Needs root, FUSE and a free loop device. STRATAFS names the program under test
 # (default: a release build of this checkout). Logs: target/conformance.
@@ -71,10 +73,12 @@ mkdir -p "$logs"
 # sockets, whose whole path must fit in 108 bytes.
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/sc.XXXXXX")
 chmod 755 "$scratch"
+loops=()
 finish() {
-    local rc=$?
+    local rc=$? loop
     trap - EXIT
     un_mount_all || rc=1
+    for loop in ${loops[@]+"${loops[@]}"}; do losetup --detach "$loop" || rc=1; done
     # Never removes through a mount that refused to go.
     rm -rf --one-file-system "$scratch" || rc=1
     exit $rc
@@ -466,6 +470,72 @@ EOF
     judge xfstests
 }
 
+# The tests of the group overlay mount by `mount -t overlay`, change the options of that mount, and ask df(1) for its type. In
+# the place of mount(8) stands a wrapper that does so with stratafs.
+run_xfstests_overlay() {
+    local d=$scratch/ov log=$logs/xfstests-overlay.log image device
+    mkdir -p "$d" "$scratch/bin"
+    for image in test scratch; do
+        truncate -s 4G "$scratch/$image.img"
+        mkfs.ext4 -q -F -m 0 "$scratch/$image.img"
+        device=$(losetup --find --show "$scratch/$image.img")
+        loops+=("$device")
+        mkdir -p "$d/$image"
+    done
+    cat >"$scratch/local.config" <<EOF
+export FSTYP=ext4
+export TEST_DEV=${loops[0]} TEST_DIR=$d/test
+export SCRATCH_DEV=${loops[1]} SCRATCH_MNT=$d/scratch
+EOF
+    cat >"$scratch/bin/mount" <<EOF
+#!/usr/bin/env bash
+set -euo pipefail
+real=$(command -v mount)
+type='' options=() words=("\$@") places=()
+while [ \$# -gt 0 ]; do
+    case \$1 in
+    -t) type=\$2; shift ;;
+    --options-mode) shift ;;
+    -o) options+=("\$2"); shift ;;
+    -o*) options+=("\${1#-o}") ;;
+    -*) ;;
+    *) places+=("\$1") ;;
+    esac
+    shift
+done
+all=\$(IFS=,; echo "\${options[*]-}")
+# Without a place it lists the mounts.
+[ \${#places[@]} -gt 0 ] || exec "\$real" "\${words[@]/#overlay/fuse.stratafs}"
+at=\${places[-1]}
+case ,\$all, in *,remount,*)
+    if grep -q " \$at fuse.stratafs " /proc/self/mounts; then
+        "$STRATAFS" mount -o "\$all" "\$at" 2>/dev/null && exit
+        echo "mount: \$at: cannot remount \$(awk -v at="\$at" '\$2 == at { print \$1 }' /proc/self/mounts) read-write, is write-protected."
+        exit 32
+    fi ;;
+esac
+if [ "\$type" = overlay ]; then
+    exec "$STRATAFS" "\$at" -o "\$all,fsname=\${places[0]}"
+fi
+exec "\$real" "\${words[@]}"
+EOF
+    # umount(8) does not wait for the daemon, which has the layers open until it ends.
+    cat >"$scratch/bin/umount" <<EOF
+#!/usr/bin/env bash
+if grep -q " \${*: -1} fuse.stratafs " /proc/self/mounts; then exec "$STRATAFS" umount "\${*: -1}"; fi
+exec $(command -v umount) "\$@"
+EOF
+    printf '#!/bin/sh\n%s "$@" | sed s/fuse.stratafs/overlay/\n' "$(command -v df)" >"$scratch/bin/df"
+    chmod 755 "$scratch/bin/"{mount,umount,df}
+    (cd "$checkout" && PATH=$scratch/bin:$PATH HOST_OPTIONS=$scratch/local.config bounded 7200 ./check -overlay "${rest[@]}") 2>&1 | tee "$log" || true
+    un_mount_below "$d"
+    {
+        words_of 'Failures' "$log" | sed 's/.*/xfstests::& FAILED/'
+        comm -23 <(words_of 'Ran' "$log") <(words_of 'Failures|Not run' "$log") | sed 's/.*/xfstests::& ok/'
+    } >"$logs/xfstests.results"
+    judge xfstests
+}
+
 words_of() { sed -nE "s/^($1): //p" "$2" | tr ' ' '\n' | sed -n '/\//p' | sort -u; }
 
 # What a foreign suite left mounted below a directory goes before the directory.
@@ -478,7 +548,12 @@ un_mount_below() {
 
 case $form in
 unionmount) run_unionmount ;;
-xfstests) run_xfstests ;;
+xfstests)
+    case " ${rest[*]-} " in
+    *' overlay/'*) run_xfstests_overlay ;;
+    *) run_xfstests ;;
+    esac
+    ;;
 cases)
     case $suite in pjdfstest | all) need_crate pjdfstest $PJDFSTEST_VERSION ;; esac
     case $suite in fsx | all) need_fsx ;; esac

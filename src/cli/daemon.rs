@@ -179,6 +179,7 @@ fn serve(job: Job, up: impl FnOnce(Vec<String>) -> Outcome) -> Outcome {
     }
     let overlaps = check::check(&config)?;
     config.mountpoint_in_upper = overlaps.mountpoint_in_upper;
+    config.mount.read_only |= overlaps.read_only;
     // The name that /proc/mounts will show, however the caller came here.
     config.mountpoint = std::fs::canonicalize(&config.mountpoint).map_err(|error| {
         Error::Setup(format!(

@@ -25,6 +25,8 @@ pub struct Overlaps {
     pub notes: Vec<String>,
     /// The mount point is inside the upper layer.
     pub mountpoint_in_upper: bool,
+    /// The workdir takes no changes, so the mount takes none.
+    pub read_only: bool,
 }
 
 /// Checks the layers, the mountpoint and the way to mount.
@@ -33,6 +35,14 @@ pub struct Overlaps {
 ///
 /// `Setup`, one sentence with the directory or device and the remedy.
 pub fn check(config: &Config) -> Result<Overlaps> {
+    if let Some(work) = immutable_workdir(config) {
+        let mut config = config.clone();
+        config.mount.read_only = true;
+        let mut overlaps = check(&config)?;
+        overlaps.read_only = true;
+        overlaps.notes.push(format!("workdir {work:?} is immutable (chattr +i): the mount is read-only"));
+        return Ok(overlaps);
+    }
     let mut ways = Ways::default();
     let layers = layers(config, &mut ways)?;
     twice(&layers)?;
@@ -41,6 +51,14 @@ pub fn check(config: &Config) -> Result<Overlaps> {
     mountpoint(config, &layers, &mut ways, &mut overlaps)?;
     device()?;
     Ok(overlaps)
+}
+
+/// The workdir, if nothing can be made or removed in it (chattr(1), `i`). The mount is read-only then. Source: kernel
+/// `ovl_make_workdir`; access(2), EPERM.
+fn immutable_workdir(config: &Config) -> Option<&Path> {
+    let work = &config.upper.as_ref().filter(|_| !config.mount.read_only)?.work;
+    let writable = faccessat(AT_FDCWD, work, AccessFlags::W_OK, AtFlags::AT_EACCESS);
+    (writable == Err(Errno::EPERM)).then_some(work)
 }
 
 /// What a directory is to the mount.

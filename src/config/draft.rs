@@ -16,6 +16,8 @@ pub struct Draft {
     pub lowers: Vec<PathBuf>,
     /// Data-only lower layers, topmost first.
     pub data_lowers: Vec<PathBuf>,
+    /// They are those of a `lowerdir=`, to which nothing is added.
+    pub lowers_listed: bool,
     /// The writable layer.
     pub upper: Option<PathBuf>,
     /// The room beside it.

@@ -53,8 +53,8 @@ use Action::{Raw, Switch, Value, Word};
 #[rustfmt::skip]
 pub static TABLE: &[Entry] = &[
     entry("lowerdir", "A:B::D", "lower layers, topmost first; `::` begins data-only layers; `\\:` is a colon in a name", Value(lowerdir)),
-    entry("lowerdir+", "DIR", "one more lower layer, below the others", Value(|d, v| { d.lowers.push(given_path(v)?); Ok(()) })),
-    entry("datadir+", "DIR", "one more data-only layer", Value(|d, v| { d.data_lowers.push(given_path(v)?); Ok(()) })),
+    entry("lowerdir+", "DIR", "one more lower layer, below the others; the path as it is", Value(|d, v| one_more(d, v, false))),
+    entry("datadir+", "DIR", "one more data-only layer; the path as it is", Value(|d, v| one_more(d, v, true))),
     entry("upperdir", "DIR", "the writable layer; without one the mount is read-only", Value(|d, v| { d.upper = Some(given_path(v)?); Ok(()) })),
     entry("workdir", "DIR", "beside the upper layer, on the same filesystem", Value(|d, v| { d.work = Some(given_path(v)?); Ok(()) })),
     entry("redirect_dir", "on|off|follow|nofollow", "renames of directories with lower parts (default on)", Value(|d, v| {
@@ -242,6 +242,27 @@ fn unknown_option(field: &Field) -> Error {
 fn lowerdir(draft: &mut Draft, value: &[u8]) -> Why {
     // As the kernel: a new list replaces every lower layer named before it.
     (draft.lowers, draft.data_lowers) = split::layers(value)?;
+    draft.lowers_listed = true;
+    Ok(())
+}
+
+/// `lowerdir+=` and `datadir+=`. Source: kernel `ovl_parse_layer`, `ovl_mount_dir_check`.
+fn one_more(draft: &mut Draft, value: &[u8], data: bool) -> Why {
+    if draft.lowers_listed {
+        return Err("it adds nothing to `lowerdir=`: name all layers by the one or by the other".to_owned());
+    }
+    if !data && !draft.data_lowers.is_empty() {
+        return Err("it follows `datadir+=`: data-only layers come last".to_owned());
+    }
+    if value.is_empty() {
+        return Err("it names no directory: write a path after the `=`".to_owned());
+    }
+    let path = split::without_escaped_commas(value);
+    if data {
+        draft.data_lowers.push(path)
+    } else {
+        draft.lowers.push(path)
+    }
     Ok(())
 }
 

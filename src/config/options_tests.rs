@@ -25,13 +25,18 @@ fn draft(set: impl FnOnce(&mut Draft)) -> Draft {
 fn each_option_sets_what_it_says() {
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
     let flags = |set: fn(&mut MountFlags)| draft(|d| set(&mut d.mount));
+    let listed = |lowers: &[&str], data: &[&str]| {
+        draft(|d| (d.lowers, d.data_lowers, d.lowers_listed) = (paths(lowers), paths(data), true))
+    };
     let cases: Vec<(&str, Draft)> = vec![
         ("", draft(|_| ())),
-        ("lowerdir=/a:/b::/d", draft(|d| (d.lowers, d.data_lowers) = (paths(&["/a", "/b"]), paths(&["/d"])))),
-        ("lowerdir=/x,lowerdir=/a", draft(|d| d.lowers = paths(&["/a"]))),
-        ("lowerdir=/a,lowerdir+=/b:c,lowerdir+=/d", draft(|d| d.lowers = paths(&["/a", "/b:c", "/d"]))),
-        ("lowerdir=/a\\,b\\:c", draft(|d| d.lowers = paths(&["/a,b:c"]))),
-        ("lowerdir=\"/a,b:/c\"", draft(|d| d.lowers = paths(&["/a,b", "/c"]))),
+        ("lowerdir=/a:/b::/d", listed(&["/a", "/b"], &["/d"])),
+        ("lowerdir=/x,lowerdir=/a", listed(&["/a"], &[])),
+        ("lowerdir+=/x,lowerdir=/a", listed(&["/a"], &[])),
+        ("lowerdir+=/a,lowerdir+=/b:c,lowerdir+=/d", draft(|d| d.lowers = paths(&["/a", "/b:c", "/d"]))),
+        ("lowerdir+=/a\\:b\\,c", draft(|d| d.lowers = paths(&["/a\\:b,c"]))),
+        ("lowerdir=/a\\,b\\:c", listed(&["/a,b:c"], &[])),
+        ("lowerdir=\"/a,b:/c\"", listed(&["/a,b", "/c"], &[])),
         ("datadir+=/d", draft(|d| d.data_lowers = paths(&["/d"]))),
         ("upperdir=/u,workdir=/w", draft(|d| (d.upper, d.work) = (Some("/u".into()), Some("/w".into())))),
         ("redirect_dir=nofollow", draft(|d| d.redirect_dir = Some(RedirectWord::NoFollow))),
@@ -125,6 +130,9 @@ fn a_refusal_names_option_value_and_remedy() {
         ("lowerdir=/a::/d:/b", &["ordinary layer cannot follow"]),
         ("upperdir=", &["`upperdir=`", "write a path"]),
         ("lowerdir+=", &["`lowerdir+=`", "write a path"]),
+        ("lowerdir=/a,lowerdir+=/b", &["`lowerdir+=/b`", "by the one or by the other"]),
+        ("lowerdir=/a,datadir+=/b", &["`datadir+=/b`", "by the one or by the other"]),
+        ("datadir+=/a,lowerdir+=/b", &["`lowerdir+=/b`", "data-only layers come last"]),
         ("redirect_dir=maybe", &["`redirect_dir=maybe`", "on, off, follow, nofollow"]),
         ("index=yes", &["`index=yes`", "give on or off"]),
         ("xino=2", &["`xino=2`", "auto, on, off"]),

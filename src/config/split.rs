@@ -114,6 +114,20 @@ pub fn path(text: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(unescape(text)))
 }
 
+/// One path as it is, but for `\,`, without which the list would end.
+pub fn without_escaped_commas(text: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = byte == b'\\' && after.first() == Some(&b',');
+        if !escaped {
+            out.push(byte);
+        }
+        rest = after;
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
 /// The layers and the data-only layers of a `lowerdir=` value. The reason why not is a sentence without the value.
 /// Source: overlayfs.rst, "Data-only lower layers": what follows the first `::` is data-only to the end.
 pub fn layers(value: &[u8]) -> std::result::Result<(Vec<PathBuf>, Vec<PathBuf>), &'static str> {

@@ -110,9 +110,12 @@ impl Overlay {
         let stored = self.stored(&inode.stack, name)?;
         // A change that fails copies nothing up.
         if mode != SetMode::Any {
+            let below = !inode.stack.is_direct() && !inode.has_upper();
             let present = inode.with(|at| match xattr::get_into(at, &stored, &mut []) {
                 Ok(_) => Ok(true),
                 Err(Errno::ENODATA) => Ok(false),
+                // A lower layer without attributes; the copy in the upper one has some.
+                Err(Errno::EOPNOTSUPP) if below => Ok(false),
                 Err(errno) => Err(Error::Sys { call: "getxattr", errno }),
             })?;
             match (mode, present) {

@@ -202,8 +202,13 @@ pub struct Filesystem(PathBuf);
 impl Filesystem {
     /// An empty tmpfs at `point`, which is made.
     pub fn tmpfs(point: &Path) -> Filesystem {
+        Filesystem::of("tmpfs", point, Some("size=64m"))
+    }
+
+    /// An empty filesystem in memory, of this type, at `point`, which is made.
+    pub fn of(kind: &str, point: &Path, options: Option<&str>) -> Filesystem {
         fs::create_dir_all(point).unwrap();
-        mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), Some("size=64m")).unwrap();
+        mount(Some(kind), point, Some(kind), MsFlags::empty(), options).unwrap();
         Filesystem(point.to_owned())
     }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::case::{Terms, age};
+use crate::case::Terms;
 use crate::format::snapshot::{Tree, Untouched};
+use crate::layers::age;
 use crate::op::{Op, Step};
 use crate::side::Outcome;
 
@@ -23,12 +24,14 @@ pub struct Attached {
     read_only: String,
     tmpfs: String,
     untouched: Untouched,
+    /// A tree in which the writable source has the name that it has in the mount, if the host takes part.
+    host: Option<PathBuf>,
 }
 
 impl Attached {
     /// Chooses the names, makes the sources, and mounts them in the plain tree. Nothing where the run has none.
     pub fn new(terms: Terms, top: &Path, plain: &Path) -> Option<Attached> {
-        if !matches!(terms, Terms::Grafts | Terms::NestedGrafts) {
+        if !matches!(terms, Terms::Grafts | Terms::NestedGrafts | Terms::HostChanges) {
             return None;
         }
         let usable = |name: &&str| plain.join(name).symlink_metadata().map_or(true, |meta| meta.is_dir());
@@ -45,7 +48,17 @@ impl Attached {
             }
         }
         let untouched = Untouched::new(&[home.join("mount/read_only")]);
-        let attached = Attached { home, plain: plain.to_owned(), writable, read_only, tmpfs, untouched };
+        let host = (terms == Terms::HostChanges).then(|| home.join("host"));
+        if let Some(host) = &host {
+            fs::create_dir(host).unwrap();
+            // Ordinary users come this way, too.
+            for dir in [&home, &home.join("mount"), host] {
+                fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            symlink(home.join("mount/writable"), host.join(&writable)).unwrap();
+        }
+        let attached =
+            Attached { home, plain: plain.to_owned(), writable, read_only, tmpfs, untouched, host };
         attached.mount_plain();
         Some(attached)
     }
@@ -144,6 +157,15 @@ pub fn refuse(theirs: &Outcome, ours: &Outcome) -> bool {
 }
 
 impl Attached {
+    /// The root from which the host makes the step, where it does: one with no umask, of things inside the writable source.
+    pub fn host_of(&self, step: &Step) -> Option<PathBuf> {
+        let inside =
+            |path: &&str| path.strip_prefix(self.writable.as_str()).is_some_and(|rest| rest.len() > 1);
+        let paths = step.op.paths();
+        let by_host = step.umask == 0 && !paths.is_empty() && paths.iter().all(inside);
+        self.host.clone().filter(|_| by_host)
+    }
+
     /// Whether the step means something else by nature: between two filesystems the kernel copies no ranges; and of what needs no change,
     /// since a file gets the name that it has, or a file loses the ACL that only directories have, it says that a mount is read-only.
     pub fn differs_by_nature(&self, step: &Step) -> bool {

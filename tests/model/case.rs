@@ -3,8 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path as FsPath, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -13,8 +12,9 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
 use crate::attached::{self, Attached};
-use crate::format::mount::{By, Mount, Stack, scratch};
+use crate::format::mount::{By, Filesystem, Mount, Stack, scratch};
 use crate::format::snapshot::{Tree, Untouched, differences, summary, take};
+use crate::layers::{copy_of_view, make_layers, set_time};
 use crate::op::{Flag, Op, Step};
 use crate::side::{Answer, Outcome, Side};
 use crate::small::{ROOM, SmallDisk, WIDE};
@@ -36,6 +36,14 @@ pub enum Terms {
     Grafts,
     /// The tmpfs is in one of the directories.
     NestedGrafts,
+    /// The marks of a mount without privilege.
+    Userxattr,
+    /// The lower layers are on a filesystem without file handles, ACLs and attributes.
+    Ram,
+    /// Files of one layer are hard links of files of another.
+    Linked,
+    /// Some steps in an attached directory are made on the host.
+    HostChanges,
 }
 
 /// How a layer comes to be: by hand in the kernel's format, or as the upper layer of a mount.
@@ -66,7 +74,7 @@ pub struct Failure {
 }
 
 impl Terms {
-    pub const ALL: [Terms; 11] = [
+    pub const ALL: [Terms; 15] = [
         Terms::Default,
         Terms::Metacopy,
         Terms::Volatile,
@@ -78,11 +86,17 @@ impl Terms {
         Terms::Full,
         Terms::Grafts,
         Terms::NestedGrafts,
+        Terms::Userxattr,
+        Terms::Ram,
+        Terms::Linked,
+        Terms::HostChanges,
     ];
 
     fn strata(self) -> &'static str {
         match self {
             Terms::Default | Terms::Full | Terms::Grafts | Terms::NestedGrafts => "redirect_dir=on",
+            Terms::Ram | Terms::Linked | Terms::HostChanges => "redirect_dir=on",
+            Terms::Userxattr => "userxattr",
             Terms::Metacopy => "metacopy=on",
             Terms::Volatile => "volatile",
             Terms::Strict => "fsync=strict",
@@ -93,18 +107,28 @@ impl Terms {
         }
     }
 
-    fn kernel(self) -> &'static str {
+    pub fn kernel(self) -> &'static str {
         match self {
             Terms::Metacopy => "redirect_dir=on,index=on,metacopy=on",
             Terms::NoRedirect => "redirect_dir=follow,index=on,metacopy=off",
             Terms::NoIndex => "redirect_dir=on,index=off,metacopy=off",
+            Terms::Userxattr => "userxattr",
             _ => "redirect_dir=on,index=on,metacopy=off",
         }
     }
 
-    /// Metadata-only copies are made and followed.
-    pub fn metacopy(self) -> bool {
-        self == Terms::Metacopy
+    /// The options with which layers are made as upper layers of mounts.
+    pub fn making(self) -> &'static str {
+        match self {
+            Terms::Userxattr => "userxattr",
+            Terms::Metacopy => "redirect_dir=on,index=on,metacopy=on",
+            _ => "redirect_dir=on,index=on,metacopy=off",
+        }
+    }
+
+    /// Names of one file in several layers, or of one that is copied up, stay names of one file.
+    pub fn links(self) -> bool {
+        !matches!(self, Terms::NoIndex | Terms::Userxattr | Terms::Ram)
     }
 }
 
@@ -145,7 +169,8 @@ fn run_on(case: &Case, at: &std::cell::Cell<usize>) -> Result<(), Told> {
     let home = scratch(case.terms == Terms::Full);
     let top = home.path();
     fs::set_permissions(top, fs::Permissions::from_mode(0o755)).unwrap();
-    let lowers = make_layers(case, top);
+    let memory = (case.terms == Terms::Ram).then(|| Filesystem::of("ramfs", &top.join("ram"), None));
+    let lowers = make_layers(case, top, memory.as_ref().map_or(top, Filesystem::path));
     let untouched = Untouched::new(&lowers);
     let plain = top.join("plain");
     let seen = copy_of_view(case.terms, &lowers, top, &plain);
@@ -209,7 +234,14 @@ impl Run<'_> {
             return Ok(mount);
         }
         let [strata, plain] = sides;
-        let ours = strata.step(step);
+        let on_the_host = self.attached.as_ref().and_then(|attached| attached.host_of(step));
+        let ours = match on_the_host {
+            Some(host) => {
+                strata.touch(step);
+                Side::new(&host, self.begun).step(step)
+            }
+            None => strata.step(step),
+        };
         if self.refused_by_terms(step, &ours) {
             return Ok(mount);
         }
@@ -257,7 +289,8 @@ impl Run<'_> {
     /// A rename of a directory that the options forbid. The plain tree takes no part in it.
     fn refused_by_terms(&self, step: &Step, ours: &Outcome) -> bool {
         let rename = matches!(step.op, Op::Rename(..));
-        self.case.terms == Terms::NoRedirect && rename && *ours == Err(Errno::EXDEV)
+        let forbids = matches!(self.case.terms, Terms::NoRedirect | Terms::Userxattr);
+        forbids && rename && *ours == Err(Errno::EXDEV)
     }
 
     fn same(&self, ours: &Outcome, theirs: &Outcome) -> bool {
@@ -265,12 +298,21 @@ impl Run<'_> {
             return true;
         }
         match (ours, theirs) {
-            (Ok(Answer::Fields(ours)), Ok(Answer::Fields(theirs))) if self.vague(&theirs["mode"]) => {
-                let keys = ours.keys().chain(theirs.keys()).filter(|key| **key != "mtime");
+            (Ok(Answer::Fields(ours)), Ok(Answer::Fields(theirs))) => {
+                let vague = self.vague(&theirs["mode"]);
+                let counts = |key: &str| !(vague && key == "mtime" || self.ignored().contains(&key));
+                let keys = ours.keys().chain(theirs.keys()).filter(|key| counts(key));
                 keys.into_iter().all(|key| ours.get(key) == theirs.get(key))
             }
+            // The lower file's filesystem has no attributes, so it has none with this name; the kernel's overlay says so, too.
+            (Err(Errno::EOPNOTSUPP), Err(Errno::ENODATA) | Ok(Answer::Done)) => self.case.terms == Terms::Ram,
             _ => ours == theirs,
         }
+    }
+
+    /// What the trees may differ in.
+    fn ignored(&self) -> &'static [&'static str] {
+        ignored(self.case.terms)
     }
 
     /// Whether the time of an object with this mode is left out.
@@ -309,7 +351,7 @@ impl Run<'_> {
     /// The whole trees.
     fn look(&self, when: &str, ours: &Tree) -> Result<(), Told> {
         let theirs = self.leveled(&take(&self.plain));
-        expect(when, differences(&theirs, &self.leveled(ours), &[]))
+        expect(when, differences(&theirs, &self.leveled(ours), self.ignored()))
     }
 
     /// A tree with the times of this run as "now".
@@ -355,6 +397,11 @@ impl Run<'_> {
     }
 }
 
+/// A file of a layer may have names in another layer that do not show, and counts them.
+pub fn ignored(terms: Terms) -> &'static [&'static str] {
+    if terms == Terms::Linked { &["nlink"] } else { &[] }
+}
+
 fn expect(kind: &str, lines: Vec<String>) -> Result<(), Told> {
     if lines.is_empty() { Ok(()) } else { Err((kind.to_owned(), format!("{kind}: {}", summary(&lines)))) }
 }
@@ -393,101 +440,4 @@ fn short(outcome: &Outcome) -> String {
 
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
-}
-
-/// The time that everything has before a run.
-const BEFORE: i64 = 1_000_000_000;
-
-fn set_time(path: &FsPath) {
-    crate::format::sys::set_mtime(path, BEFORE).unwrap();
-}
-
-/// Makes the layers, the lowest first; returns them topmost first.
-fn make_layers(case: &Case, top: &FsPath) -> Vec<PathBuf> {
-    let mut lowers: Vec<PathBuf> = Vec::new();
-    for (number, (maker, steps)) in case.layers.iter().enumerate() {
-        let home = top.join(format!("layer{number}"));
-        fs::create_dir(&home).unwrap();
-        fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();
-        let work = |root: &FsPath| {
-            let mut side = Side::new(root, 0);
-            for step in steps {
-                // Many lead nowhere, as random steps do.
-                let _ = side.step(step);
-            }
-            side.close().unwrap();
-        };
-        let layer = home.join("upper");
-        if *maker == Maker::Hand || lowers.is_empty() {
-            fs::create_dir(&layer).unwrap();
-            work(&layer);
-            if !lowers.is_empty() {
-                prune(&layer, &lowers, &home);
-            }
-        } else {
-            let stack = Stack::writable(&lowers, &home);
-            let metacopy = if case.terms.metacopy() { "on" } else { "off" };
-            let options = format!("redirect_dir=on,index=on,metacopy={metacopy}");
-            let by = if *maker == Maker::Kernel { By::Kernel } else { By::Strata };
-            let mount = stack.mount(by, &options, &home.join("merged"));
-            work(mount.path());
-            mount.end();
-            // Its index holds one more link of some files.
-            fs::remove_dir_all(home.join("work")).unwrap();
-        }
-        fs::set_permissions(&layer, fs::Permissions::from_mode(0o755)).unwrap();
-        age(&layer);
-        lowers.insert(0, layer);
-    }
-    lowers
-}
-
-/// Takes whiteouts away that are in a directory without anything below: the kernel lists them there, and nobody leaves them.
-fn prune(layer: &FsPath, lowers: &[PathBuf], home: &FsPath) {
-    let stack = Stack::writable(&[&[layer.to_owned()], lowers].concat(), &home.join("pruning"));
-    let mount = stack.mount(By::Kernel, "redirect_dir=on,index=on,metacopy=on", &home.join("pruned"));
-    let mut todo = vec![PathBuf::new()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(mount.path().join(&dir)).unwrap() {
-            let path = dir.join(entry.unwrap().file_name());
-            match fs::symlink_metadata(mount.path().join(&path)) {
-                Ok(meta) if meta.is_dir() => todo.push(path),
-                Ok(_) => {}
-                Err(_) => fs::remove_file(layer.join(&path)).unwrap(),
-            }
-        }
-    }
-    mount.end();
-}
-
-/// Gives everything under `root` the time before the run.
-pub fn age(root: &FsPath) {
-    if fs::symlink_metadata(root).unwrap().is_dir() {
-        for entry in fs::read_dir(root).unwrap() {
-            age(&entry.unwrap().path());
-        }
-    }
-    set_time(root);
-}
-
-/// Makes `plain` what the layers show: by the kernel's overlay, which this project did not write. Returns what that shows.
-fn copy_of_view(terms: Terms, lowers: &[PathBuf], top: &FsPath, plain: &FsPath) -> Option<Tree> {
-    fs::create_dir(plain).unwrap();
-    if lowers.is_empty() {
-        return None;
-    }
-    let home = top.join("copy");
-    fs::create_dir(&home).unwrap();
-    let stack = Stack::writable(lowers, &home);
-    let mount = stack.mount(By::Kernel, terms.kernel(), &home.join("merged"));
-    let tree = take(mount.path());
-    let mut copy = Command::new("cp");
-    let from = format!("{}/.", mount.path().display());
-    let done = copy.args(["-a", "--preserve=all"]).arg(from).arg(plain).output().unwrap();
-    assert!(done.status.success(), "cp: {}", String::from_utf8_lossy(&done.stderr));
-    let lines: Vec<String> =
-        differences(&tree, &take(plain), &[]).into_iter().filter(|line| !line.starts_with(".:")).collect();
-    assert!(lines.is_empty(), "the copy is not the view: {}", summary(&lines));
-    mount.end();
-    Some(tree)
 }

@@ -28,13 +28,13 @@ struct Taste {
 const REDIRECT: &str = "trusted.overlay.redirect";
 
 /// The names of the first levels are mostly directories, by what steps make of them.
-const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+pub const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
 
 /// The run of this seed, `length` steps long, with the options `only` if there are any.
 pub fn case(seed: u64, length: usize, only: Option<Terms>) -> Case {
     let mut random = StdRng::seed_from_u64(seed);
     let random = &mut random;
-    let terms = match random.random_range(0..18_usize) {
+    let terms = match random.random_range(0..22_usize) {
         0..=4 => Terms::Default,
         5..=8 => Terms::Metacopy,
         number => Terms::ALL[number - 7],
@@ -46,7 +46,7 @@ pub fn case(seed: u64, length: usize, only: Option<Terms>) -> Case {
         let maker = [Maker::Hand, Maker::Kernel, Maker::Strata][random.random_range(0..3)];
         let top = number + 1 == count;
         // Names of a file in two layers are two files after the lower one was copied up without the other's index.
-        let links = top && terms != Terms::NoIndex;
+        let links = top && terms.links();
         layers.push((maker, layer(random, maker, number == 0, links)));
     }
     let taste = Taste {
@@ -54,7 +54,8 @@ pub fn case(seed: u64, length: usize, only: Option<Terms>) -> Case {
         links: true,
         // A page that there is no room for is a signal.
         maps: terms != Terms::Full && random.random_bool(0.4),
-        whiteouts: random.random_bool(0.1),
+        // A device holds no mark in `user.overlay.*`.
+        whiteouts: random.random_bool(0.1) && terms != Terms::Userxattr,
         data: random.random_bool(0.8),
     };
     let mut steps = Vec::new();

@@ -22,6 +22,7 @@ use format::sys;
 mod attached;
 mod case;
 mod generate;
+mod layers;
 mod map;
 mod op;
 mod regressions;

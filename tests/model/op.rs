@@ -142,6 +142,27 @@ impl Op {
         text.split(['(', ' ']).next().unwrap_or_default().to_owned()
     }
 
+    /// What it names, if it names all by paths and leaves nothing open.
+    pub fn paths(&self) -> Vec<Path> {
+        match *self {
+            Op::Rename(from, to, _) | Op::Link(from, to) => vec![from, to],
+            Op::Stat(path)
+            | Op::StatFollow(path)
+            | Op::Readlink(path)
+            | Op::Listxattr(path)
+            | Op::List(path) => {
+                vec![path]
+            }
+            Op::Mkdir(path, _) | Op::Rmdir(path) | Op::Unlink(path) | Op::Symlink(_, path) => vec![path],
+            Op::Mknod(path, ..) | Op::Truncate(path, _) | Op::Chmod(path, _) | Op::Utimens(path, ..) => {
+                vec![path]
+            }
+            Op::Chown(path, ..) | Op::Lchown(path, ..) | Op::Setxattr(path, ..) => vec![path],
+            Op::Getxattr(path, _) | Op::Removexattr(path, _) => vec![path],
+            _ => Vec::new(),
+        }
+    }
+
     /// The paths whose names may come or go by it.
     pub fn names(&self) -> Vec<Path> {
         match *self {

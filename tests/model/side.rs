@@ -62,12 +62,17 @@ impl Side {
         streams.into_iter().flatten().try_for_each(|mut stream| stream.finish())
     }
 
-    /// Carries one step out.
-    pub fn step(&mut self, step: &Step) -> Outcome {
+    /// Notes the names that may come or go by a step, for who reads a directory.
+    pub fn touch(&mut self, step: &Step) {
         for path in step.op.names() {
             let name = path.rsplit('/').next().unwrap_or(path);
             self.streams.iter_mut().flatten().for_each(|stream| stream.touch(name));
         }
+    }
+
+    /// Carries one step out.
+    pub fn step(&mut self, step: &Step) -> Outcome {
+        self.touch(step);
         who::acting(step.uid, step.umask, || self.carry_out(&step.op))
     }
 

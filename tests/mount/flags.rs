@@ -235,3 +235,27 @@ fn flags_are_set_by_who_may() {
     assert_eq!((done.code, done.out.as_str()), (Some(0), "refused\nrefused\n"), "{done:?}");
     assert!(!has(f.p("plain"), IMMUTABLE | APPEND));
 }
+
+/// Source: kernel `ovl_make_workdir`: where nothing can be made in the workdir, the mount is read-only; xfstests overlay/035.
+#[test]
+fn an_immutable_workdir_makes_the_mount_read_only() {
+    let Some(mut f) = Fixture::new(1).and_then(Fixture::need_root) else { return };
+    f.lower(0).file("f", "low");
+    f.upper().file("u", "upper");
+    let mut flagged = Flagged(Vec::new());
+    if let Err(errno) = flagged.set(f.work(""), IMMUTABLE) {
+        return println!("skipped: the filesystem has no inode flags: {errno}");
+    }
+    f.kept.push(f.up(""));
+    f.note_lowers();
+    let done = run(&mut f.command(&[]));
+    f.set_mounted(true);
+    assert!(kernel_oracle() || done.err.contains("is immutable"), "{done:?}");
+    assert_eq!((text(f.p("f")), text(f.p("u"))), ("low".into(), "upper".into()));
+    assert_eq!(err(fs::write(f.p("new"), "x")), Errno::EROFS);
+    assert_eq!(err(fs::write(f.p("f"), "x")), Errno::EROFS);
+    let remounted =
+        run(std::process::Command::new(program()).args(["mount", "-o", "remount,rw"]).arg(f.p("")));
+    assert!(kernel_oracle() || remounted.code == Some(1), "{remounted:?}");
+    f.unmount();
+}

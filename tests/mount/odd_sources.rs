@@ -50,7 +50,8 @@ fn a_layer_without_acls_is_open_as_its_modes_say() {
     f.mount();
     f.check(is_open);
     fs::write(f.p("open"), "changed").unwrap();
-    sys::setxattr(f.p("dir"), "user.new", b"of the upper layer", 0).unwrap();
+    assert_eq!(sys::setxattr(f.p("dir"), "user.new", b"x", libc::XATTR_REPLACE), Err(Errno::ENODATA));
+    sys::setxattr(f.p("dir"), "user.new", b"of the upper layer", libc::XATTR_CREATE).unwrap();
     f.check(is_open);
     f.unmount();
 }
