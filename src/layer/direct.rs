@@ -129,7 +129,7 @@ pub(super) fn resolve(dir: &Arc<RealDir>, name: &OsStr) -> Result<Found> {
         opaque: false,
         impure: false,
         listed: None,
-        object: (stat.kind != FileKind::Dir).then(|| Arc::new(object)),
+        object: Some(Arc::new(object)),
     };
     Ok(match stat.kind {
         FileKind::Dir => Outcome::Dir([(LayerId::UPPER, place)].into_iter().collect()),

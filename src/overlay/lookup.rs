@@ -117,8 +117,11 @@ impl Overlay {
         // What a device or an attribute really says takes another look at the object.
         let real = (!parent.stack.by_attribute() && object.kind != FileKind::Char).then_some(object.real);
         let inode = self.intern(parent, name, object)?;
-        if let Some(held) = held {
-            parent.stack.hold(inode.ino.0, held);
+        match (held, inode.upper_dir()) {
+            // It stays the one that was found, whatever gets its name, until the pool needs the descriptor for another.
+            (Some(held), Some(real)) => drop(real.keep(held)),
+            (Some(held), None) => parent.stack.hold(inode.ino.0, held),
+            (None, _) => {}
         }
         // What was read of it before it was found may have changed meanwhile.
         let is_old = inode.note_attributes(Attributes::Told) == Attributes::Changed;
@@ -221,6 +224,7 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
     let first = members.first().ok_or(Error::Bug("a directory without parts"))?;
     let real = first.1.stat;
     let opaque = first.0.is_upper() && first.1.opaque;
+    let object = first.1.object.clone();
     // Its topmost lower part gives the number, so that it stays when an upper part comes.
     let numbered = members.iter().find(|(layer, _)| !layer.is_upper()).unwrap_or(first);
     let wanted = stack.pack_ino(numbered.1.stat.dev, numbered.1.stat.ino);
@@ -252,13 +256,14 @@ fn dir_object(stack: &Arc<Stack>, members: Members<Place>) -> Result<Object> {
     }
     let mut state = State::default();
     state.opaque = opaque;
+    let held = if stack.is_direct() { object } else { None };
     let (in_upper, is_merged) = (upper.get().is_some(), !lowers.is_empty());
     let mut node = Node::dir(upper, lowers);
     if let (Some(names), true) = (learning, is_merged) {
         let few = |listed: &Vec<Vec<_>>| listed.iter().map(Vec::len).sum::<usize>() <= KEPT_NAMES;
         node = node.with_names(names.finish(), listed.filter(few));
     }
-    Ok(Object { kind: FileKind::Dir, in_upper, ..Object::new(real, wanted, node, state) })
+    Ok(Object { kind: FileKind::Dir, in_upper, held, ..Object::new(real, wanted, node, state) })
 }
 
 /// What tells a symlink from another with its number: filesystems give a number again at once, and the kernel keeps where

@@ -393,6 +393,46 @@ fn a_file_that_is_replaced_without_pause_is_always_there() {
     f.check(|m| assert!(names(m.join("data")).contains(&"conf".to_owned())));
 }
 
+/// The same for directories that change places, and for a directory and a file: what is in the one or the other is reached.
+#[test]
+fn directories_that_change_places_without_pause_are_always_there() {
+    let Some(mut f) = data() else { return };
+    for (other, is_dir) in [("dir", true), ("file", false)] {
+        for (name, text) in [("conf", "old"), (".dir", "new")] {
+            fs::create_dir_all(f.host("data").join(name).join("deep")).unwrap();
+            fs::write(f.host("data").join(name).join("deep/f"), text).unwrap();
+        }
+        fs::write(f.host("data/.file"), "a file").unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let (one, two) = (f.host("data/conf"), f.host(format!("data/.{other}")));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    sys::renameat2(&one, &two, libc::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            let (path, deep) = (f.p("data/conf"), f.p("data/conf/deep/f"));
+            let expected = |errno: Errno| !is_dir && errno == Errno::ENOTDIR;
+            let look = |round: usize| -> Result<(), String> {
+                let told = |what: &str, errno: Errno| format!("{other}, round {round}: {what}: {errno}");
+                let fine = |what: &str, done: sys::Res<()>| match done {
+                    Err(errno) if !expected(errno) => Err(told(what, errno)),
+                    _ => Ok(()),
+                };
+                path.symlink_metadata().map_err(|e| told("lstat", err(Err::<(), _>(e))))?;
+                fine("read", no(fs::read(&deep)).map(drop))?;
+                fine("stat", no(deep.metadata()).map(drop))?;
+                fine("list", no(fs::read_dir(&path)).map(drop))?;
+                fine("create", no(fs::write(path.join("made"), "x")))
+            };
+            let looked: Result<(), String> = (0..500).try_for_each(look);
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            looked.unwrap();
+        });
+    }
+    f.check(|m| assert!(names(m.join("data")).contains(&"conf".to_owned())));
+}
+
 /// Names of events that a watch on `dir` has heard.
 fn heard(watch: &File) -> Vec<(u32, String)> {
     let mut events = vec![0u8; 1 << 16];
