@@ -63,6 +63,58 @@ fn a_part_of_a_volume_must_be_there() {
     assert_eq!(names(f.low(0, "data")), ["g", "part"]);
 }
 
+/// A volume that is being filled when the command is interrupted is whole afterwards, or not there; the next mount fills it.
+#[test]
+fn an_interrupt_while_a_volume_is_filled_leaves_no_part_of_it() {
+    const FILES: usize = 400;
+    use std::os::unix::process::CommandExt;
+    let Some(mut f) = Fixture::new(1).and_then(|f| f.departs("grafts")) else { return };
+    for i in 0..FILES {
+        f.lower(0).file(format!("data/f{i}"), vec![b'x'; 20_000]);
+    }
+    f.note_lowers();
+    let state = f.dir().join("state");
+    let mount = |f: &Fixture| {
+        let mut command = f.command(&["-v", "filled:/data"]);
+        command.env("STRATAFS_STATE", &state).process_group(0);
+        command
+    };
+    let mut interrupted = 0;
+    for round in 0..12 {
+        let mut child = spawn(&mut mount(&f));
+        // At other moments in each round: when there is nothing yet, in the middle, when it is up.
+        let made = || fs::read_dir(&state).is_ok_and(|mut entries| entries.next().is_some());
+        eventually(LIMIT, || made() || child.try_wait().unwrap().is_some());
+        std::thread::sleep(std::time::Duration::from_millis(5 * round));
+        no_copies();
+        unsafe { libc::kill(-(child.id() as i32), libc::SIGINT) };
+        let code = wait(&mut child, LIMIT);
+        let up =
+            eventually(std::time::Duration::from_millis(if code == Some(0) { 2000 } else { 50 }), || {
+                !mounts_at(&f.p("")).is_empty()
+            });
+        if up {
+            run(std::process::Command::new(program()).arg("umount").arg(f.p(""))).ok();
+        } else {
+            interrupted += 1;
+        }
+        let listed = run(std::process::Command::new(program())
+            .args(["volume", "ls", "-q"])
+            .env("STRATAFS_STATE", &state));
+        let listed = listed.ok().out;
+        if listed.trim() == "filled" {
+            run(&mut mount(&f)).ok();
+            assert_eq!(names(f.p("data")).len(), FILES, "round {round}");
+            run(std::process::Command::new(program()).arg("umount").arg(f.p(""))).ok();
+            let words = ["volume", "rm", "filled"];
+            run(std::process::Command::new(program()).args(words).env("STRATAFS_STATE", &state)).ok();
+        } else {
+            assert_eq!(listed, "", "round {round}");
+        }
+    }
+    println!("interrupted in {interrupted} of 12 rounds");
+}
+
 /// With an ACL, the group's bits of the mode are a mask: without it they would be the group's.
 #[test]
 fn the_root_of_a_view_is_that_of_its_source() {
