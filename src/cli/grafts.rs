@@ -78,7 +78,7 @@ pub fn inherited(mountpoint: &Path) -> std::result::Result<Vec<Spec>, Failure> {
 /// Source: docs.docker.com, "Interpolation", `.env` file.
 fn compose(file: &Path, service: &str) -> Result<graft::compose::Service> {
     let beside = file.parent().map(|dir| dir.join(".env")).unwrap_or_default();
-    let variables = match std::fs::read_to_string(&beside) {
+    let variables = match graft::read_text(&beside) {
         Ok(text) => dotenv::read(&text, &variable)
             .map_err(|why| Error::Setup(format!("variables in {beside:?}: {why}")))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
@@ -104,6 +104,31 @@ mod tests {
 
     fn words(list: &[&str]) -> Vec<OsString> {
         list.iter().map(OsString::from).collect()
+    }
+
+    /// `.env` lies beside a file that somebody else may have written.
+    #[test]
+    fn what_is_beside_a_compose_file_is_waited_for_by_nobody_and_quoted_in_no_error() {
+        let dir = tempfile::TempDir::new().expect("dir");
+        let (file, beside) = (dir.path().join("compose.yml"), dir.path().join(".env"));
+        fs::write(&file, "services: {a: {volumes: ['/x:/x']}}").expect("file");
+        let sentence = || match compose(&file, "a") {
+            Err(error) => error.to_string(),
+            Ok(_) => String::new(),
+        };
+        for (make, part) in [
+            ("mkfifo", "it is no file"),
+            ("ln -s /dev/zero", "it is no file"),
+            ("truncate -s 1M", "larger than 256 KiB"),
+            ("echo 'not=a secret $6$salt$hash:1' | tee", "line 1: "),
+            ("echo 'no:t a secret' | tee", ""),
+        ] {
+            let script = format!("rm -f \"$0\"; {make} \"$0\" >/dev/null");
+            let made = std::process::Command::new("sh").args(["-c", &script]).arg(&beside).status();
+            assert!(made.expect("sh").success(), "{make}");
+            let sentence = sentence();
+            assert!(sentence.contains(part) && !sentence.contains("secret"), "{make}: {sentence}");
+        }
     }
 
     #[test]

@@ -59,15 +59,37 @@ pub fn compose(file: &Path, service: &str, env: impl Fn(&str) -> Option<String>)
 }
 
 fn read(file: &Path) -> std::result::Result<String, String> {
-    let facts = std::fs::metadata(file).map_err(|error| format!("{error}: name a compose file"))?;
-    if !facts.is_file() {
-        return Err("it is no file: name the file, for example compose.yaml in it".to_owned());
+    let text = read_text(file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidInput => {
+            "it is no file: name the file, for example compose.yaml in it".to_owned()
+        }
+        std::io::ErrorKind::FileTooLarge => {
+            format!("it is larger than {} KiB: name a compose file", LARGEST >> 10)
+        }
+        std::io::ErrorKind::InvalidData => "it is no text: write it in UTF-8".to_owned(),
+        _ => format!("{error}: name a compose file that you may read"),
+    });
+    text
+}
+
+/// The text of a file that somebody else may have written: a regular file, and no larger than such files are. Waits for nobody.
+///
+/// # Errors
+///
+/// `InvalidInput` for what is no file, `FileTooLarge`, `InvalidData` for what is no UTF-8; what the file answers.
+pub fn read_text(file: &Path) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read};
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    if !opened.metadata()?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is no file"));
     }
-    if facts.len() > LARGEST {
-        return Err(format!("it is larger than {} KiB: name a compose file", LARGEST >> 10));
+    let mut bytes = Vec::new();
+    opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {} KiB", LARGEST >> 10)));
     }
-    let bytes = std::fs::read(file).map_err(|error| format!("{error}: name a file that you may read"))?;
-    String::from_utf8(bytes).map_err(|_| "it is no text: write it in UTF-8".to_owned())
+    String::from_utf8(bytes).map_err(|_| Error::new(ErrorKind::InvalidData, "it is no text in UTF-8"))
 }
 
 type Read<T> = std::result::Result<T, String>;

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use super::interpolate::interpolate;
-use super::shown::shown;
 
 /// The variables that `text` sets. `env` gives those that it uses; they go before its own. The reason why not is a
 /// sentence with the number of the line.
@@ -21,7 +20,8 @@ pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let wrong = |why: &str| format!("line {at} `{}`: {why}", shown(line.as_bytes()));
+        // Without the line itself: it may be a secret, or the link of a stranger to somebody's secrets.
+        let wrong = |why: &str| format!("line {at}: {why}");
         let line = line.strip_prefix("export ").unwrap_or(line);
         let (name, value) = match line.split_once(['=', ':']) {
             Some((name, value)) => (name.trim(), value.trim()),
@@ -33,7 +33,10 @@ pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap
             return Err(wrong("write NAME=VALUE"));
         }
         let known = |name: &str| env(name).or_else(|| all.get(name).cloned());
-        let used = |value: &str| interpolate(value, &known, &|_| {}).map_err(|why| wrong(&why));
+        let used = |value: &str| {
+            interpolate(value, &known, &|_| {})
+                .map_err(|_| wrong("a `$` that begins no variable, or one that is not set and has to be"))
+        };
         let value = match value.chars().next() {
             Some(quote @ ('\'' | '"')) => {
                 // Up to the quote that closes it, on whatever line.
@@ -147,18 +150,18 @@ mod tests {
         ];
         assert_eq!(pairs, expected);
         let sentence = read("A=1\nB=\"x\ny\"\n=2", &|_| None).expect_err("a line without a name");
-        assert!(sentence.starts_with("line 4 "), "{sentence}");
+        assert!(sentence.starts_with("line 4: "), "{sentence}");
     }
 
     #[test]
     fn what_is_no_variable_is_named_with_its_line() {
         for (text, part) in [
-            ("A=1\n=2", "line 2 `=2`: write NAME=VALUE"),
+            ("A=1\n=2", "line 2: write NAME=VALUE"),
             ("a b=1", "line 1"),
             ("A='x", "close the quote"),
             ("A=\"x\\\"", "close the quote"),
-            ("A=${", "invalid interpolation"),
-            ("A=${B:?set B}", "set B"),
+            ("A=${", "begins no variable"),
+            ("A=${B:?set B}", "is not set and has to be"),
         ] {
             let sentence = read(text, &|_| None).expect_err(text);
             assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");

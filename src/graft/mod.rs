@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::IdMaps;
 
-pub use compose::compose;
+pub use compose::{compose, read_text};
 pub use mount_flag::{mount, mount_keys};
 pub use name::is_volume_name;
 pub use set::{check, collect, published};

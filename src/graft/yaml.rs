@@ -14,6 +14,27 @@ use super::shown::shown;
 /// The most nodes of a tree, aliases counted as often as they stand there.
 const NODES: usize = 100_000;
 
+/// How deep values may stand within values. Reading takes time with the square of it.
+const DEEPEST: usize = 100;
+
+/// At most how deep the values of `text` stand within one another in one line, or between brackets: counted before it is read. Within
+/// quotes they are counted, too, which no honest file comes to.
+fn depth(text: &str) -> usize {
+    let brackets = text.bytes().scan(0usize, |open, byte| {
+        match byte {
+            b'[' | b'{' => *open += 1,
+            b']' | b'}' => *open = open.saturating_sub(1),
+            _ => {}
+        }
+        Some(*open)
+    });
+    let marks = |line: &str| {
+        let is_mark = |word: &&str| matches!(*word, "-" | "?" | ":");
+        line.split_ascii_whitespace().take_while(is_mark).count()
+    };
+    brackets.max().unwrap_or(0).max(text.lines().map(marks).max().unwrap_or(0))
+}
+
 /// One node of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
@@ -49,6 +70,9 @@ impl Node {
 
 /// The tree of the one document in `text`. The reason why not is a sentence.
 pub(super) fn read(text: &str) -> Result<Node, String> {
+    if depth(text) > DEEPEST {
+        return Err(format!("it has values within values more than {DEEPEST} deep: write it flatter"));
+    }
     let left = Cell::new(NODES);
     let mut found = Node::Null;
     for document in yaml_serde::Deserializer::from_str(text) {
@@ -253,7 +277,9 @@ mod tests {
             ("a: 1\n---\nb: 2", "several documents"),
             (&laughs, ""),
             (&wide, "aliases of aliases"),
-            (&deep, "correct the YAML"),
+            (&deep, "deep: write it flatter"),
+            (&"- ".repeat(100_000), "deep: write it flatter"),
+            (&"{a: ".repeat(101), "deep: write it flatter"),
         ] {
             let sentence = read(yaml).expect_err(part);
             assert!(sentence.contains(part) && !sentence.contains('\n'), "{part:?} is not in {sentence:?}");

@@ -8,8 +8,12 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 const BLOCK: usize = 512;
-/// Names and attributes that are longer than this are no honest ones.
+/// Names and attributes that are longer than this are no honest ones: all records of one entry together.
 const LONGEST_RECORDS: u64 = 64 << 20;
+/// How many records an entry may have, each of which takes memory of its own.
+const MOST_RECORDS: usize = 16 << 10;
+/// Those for the whole archive are kept for every entry.
+const LONGEST_GLOBALS: u64 = 1 << 20;
 
 /// Reads an archive. As a `Read` it gives the bytes of the entry that `next` has come to.
 pub(super) struct Reader<R> {
@@ -19,6 +23,8 @@ pub(super) struct Reader<R> {
     /// Bytes between its end and the next header.
     padding: u64,
     globals: Records,
+    /// Bytes of the records for the whole archive.
+    described_in_all: u64,
 }
 
 type Records = Vec<(Vec<u8>, Vec<u8>)>;
@@ -69,13 +75,14 @@ fn broken(why: &str) -> io::Error {
 
 impl<R: Read> Reader<R> {
     pub fn new(from: R) -> Reader<R> {
-        Reader { from, left: 0, padding: 0, globals: Vec::new() }
+        Reader { from, left: 0, padding: 0, globals: Vec::new(), described_in_all: 0 }
     }
 
     /// The next entry; nothing at the end of the archive. Errors: `UnexpectedEof` if the archive does not say where it ends.
     pub fn next(&mut self) -> io::Result<Option<Head>> {
         let mut records = self.globals.clone();
         let (mut long_path, mut long_link) = (None, None);
+        let mut described = 0;
         loop {
             self.skip()?;
             let Some(header) = self.header()? else { return Ok(None) };
@@ -92,11 +99,25 @@ impl<R: Read> Reader<R> {
             let size = u64::try_from(size).map_err(|_| broken("its size is none that a file can have"))?;
             self.left = size;
             self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+            let describes = matches!(
+                kind,
+                EntryType::XHeader
+                    | EntryType::XGlobalHeader
+                    | EntryType::GNULongName
+                    | EntryType::GNULongLink
+            );
+            if describes {
+                described = size.saturating_add(described);
+                self.described_in_all += if kind == EntryType::XGlobalHeader { size } else { 0 };
+                if described > LONGEST_RECORDS || self.described_in_all > LONGEST_GLOBALS {
+                    return Err(broken("its records are too long"));
+                }
+            }
             match kind {
-                EntryType::XHeader => head.records.extend(parse(&self.whole()?)?),
+                EntryType::XHeader => parse(&self.whole()?, &mut head.records)?,
                 EntryType::XGlobalHeader => {
-                    let more = parse(&self.whole()?)?;
-                    self.globals.extend(more);
+                    let data = self.whole()?;
+                    parse(&data, &mut self.globals)?;
                     head.records = self.globals.clone();
                 }
                 EntryType::GNULongName => long_path = Some(name(self.whole()?)),
@@ -150,9 +171,6 @@ impl<R: Read> Reader<R> {
 
     /// All data of an entry that describes the next one.
     fn whole(&mut self) -> io::Result<Vec<u8>> {
-        if self.left > LONGEST_RECORDS {
-            return Err(broken("its records are too long"));
-        }
         let mut data = Vec::new();
         self.read_to_end(&mut data)?;
         Ok(data)
@@ -214,8 +232,7 @@ fn name(mut data: Vec<u8>) -> Vec<u8> {
 }
 
 /// Records `LENGTH KEY=VALUE\n`; the length counts all of it, so that a value may be any bytes.
-fn parse(mut data: &[u8]) -> io::Result<Records> {
-    let mut records = Records::new();
+fn parse(mut data: &[u8], records: &mut Records) -> io::Result<()> {
     while !data.is_empty() {
         let split = || {
             let blank = data.iter().position(|byte| *byte == b' ')?;
@@ -225,10 +242,13 @@ fn parse(mut data: &[u8]) -> io::Result<Records> {
             Some((record.get(..equals)?.to_vec(), record.get(equals + 1..)?.to_vec(), data.get(len..)?))
         };
         let (key, value, rest) = split().ok_or_else(|| broken("its records are damaged"))?;
+        if records.len() >= MOST_RECORDS {
+            return Err(broken("it has too many records"));
+        }
         records.push((key, value));
         data = rest;
     }
-    Ok(records)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -237,13 +257,43 @@ mod tests {
 
     #[test]
     fn records_may_hold_any_bytes() {
-        let records = parse(b"14 a=1\n=\x00\n\xff x\n6 b=c\n").expect("records");
+        let mut records = Records::new();
+        parse(b"14 a=1\n=\x00\n\xff x\n6 b=c\n", &mut records).expect("records");
         assert_eq!(records, [(b"a".to_vec(), b"1\n=\0\n\xff x".to_vec()), (b"b".to_vec(), b"c".to_vec())]);
         for bad in
             ["x", "6 b=c", "7 b=c\n", "5 b=c\n", "3 b\n", "99999999999999999999 a=b\n", "0 a=b\n", " a=b\n"]
         {
-            assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+            assert!(parse(bad.as_bytes(), &mut Records::new()).is_err(), "{bad:?}");
         }
+    }
+
+    /// Records of many megabytes were kept, in many pieces each: ten times the archive in memory.
+    #[test]
+    fn what_describes_an_entry_has_limits() {
+        let header = |kind: EntryType, size: u64| {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_cksum();
+            header
+        };
+        let refused = |pieces: &[(EntryType, u64)], byte: u8| {
+            let mut archive: Box<dyn Read> = Box::new(io::empty());
+            for (kind, size) in pieces {
+                let head = io::Cursor::new(header(*kind, *size).as_bytes().to_vec());
+                let padded = size.div_ceil(512) * 512;
+                archive = Box::new(archive.chain(head).chain(io::repeat(byte).take(padded)));
+            }
+            let read = Reader::new(archive).next().map(|head| head.is_some());
+            read.expect_err("refused").to_string()
+        };
+        let name = EntryType::GNULongName;
+        assert!(refused(&[(name, 30 << 20), (name, 30 << 20), (name, 30 << 20)], b'a').contains("too long"));
+        assert!(refused(&[(EntryType::XGlobalHeader, 2 << 20)], b'a').contains("too long"));
+        let many = b"6 b=c\n".repeat(MOST_RECORDS + 1);
+        assert!(
+            parse(&many, &mut Records::new()).expect_err("many").to_string().contains("too many records")
+        );
     }
 
     #[test]
@@ -322,7 +372,8 @@ mod tests {
         fn any_bytes_are_read(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
             read_whatever(&bytes);
             // An error, or records; never more than there were bytes.
-            if let Ok(records) = parse(&bytes) {
+            let mut records = Records::new();
+            if parse(&bytes, &mut records).is_ok() {
                 proptest::prop_assert!(records.len() <= bytes.len());
             }
         }

@@ -20,6 +20,7 @@ use super::users::{self, User};
 use super::{driver, name, tree};
 use crate::config::helpers::Helpers;
 use crate::error::{Error, Result};
+use crate::sys::stat::stat;
 use crate::sys::{At, attr, name as names, open};
 
 const VOLUMES: &str = "volumes";
@@ -57,6 +58,25 @@ pub enum Removal {
     InUse(Vec<User>),
 }
 
+/// Sees to it that nobody else may enter the directory of volumes, which earlier versions made for all to pass.
+///
+/// # Errors
+///
+/// `Setup` for one of another user, who could put anything there.
+fn close_to_others(volumes: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let refused = |why: String| Error::Setup(format!("the store of volumes {path:?} {why}"));
+    let failed = |errno: Errno| refused(format!("cannot be used ({})", errno.desc()));
+    let found = stat(At::fd(volumes)).map_err(failed)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if found.uid != own {
+        let owner = found.uid;
+        return Err(refused(format!(
+            "belongs to user {owner}, not to you ({own}): name a store of your own with `--state DIR` or $STRATAFS_STATE"
+        )));
+    }
+    if found.mode & 0o077 == 0 { Ok(()) } else { attr::chmod(At::fd(volumes), 0o700).map_err(failed) }
+}
+
 impl Store {
     /// Where volumes are unless somebody says otherwise: $STRATAFS_STATE, else /var/lib/stratafs for root, else
     /// $XDG_DATA_HOME/stratafs or ~/.local/share/stratafs. Errors: `Setup` if there is no home.
@@ -90,9 +110,11 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o755).create(state).map_err(failed)?;
         let state = std::fs::canonicalize(state).map_err(failed)?;
         let path = state.join(VOLUMES);
-        // Whoever may pass here may reach files by their modes alone, so only the owner may list. Source: moby, 0701.
-        DirBuilder::new().recursive(true).mode(0o701).create(&path).map_err(failed)?;
+        // What is in a volume is for those who are shown it in a mount: a set-id program or a device that was left there would work
+        // for everybody who may come here. Source: CVE-2021-41091.
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
         let volumes = open::root(&path).map_err(|errno| failed(errno.into()))?;
+        close_to_others(volumes.as_fd(), &path)?;
         let store = Store { state, path, volumes: Arc::new(volumes), helpers: Helpers::default() };
         store.sweep();
         Ok(store)
@@ -295,7 +317,7 @@ impl Store {
         };
         // A directory that is not locked yet looks like one that a crash has left.
         let store = self.lock()?;
-        names::mkdir(at, 0o701).map_err(failed)?;
+        names::mkdir(at, 0o700).map_err(failed)?;
         let made = || {
             let home = Home::open(self.dir(), &self.path, &file)?.ok_or(Error::Stale)?;
             let lock = home.lock(self.dir())?.ok_or(Error::Stale)?;

@@ -362,12 +362,17 @@ fn files_of_the_store_are_closed_to_others_whatever_the_umask() {
     );
     assert_eq!(
         modes(&["volumes", "volumes/v1", "volumes/v1/users", "volumes/v1/_data"]),
-        [0o701, 0o701, 0o700, 0o755]
+        [0o700, 0o700, 0o700, 0o755]
     );
     // As an earlier version made it.
     common::sys::chmod(state.path().join("lock"), 0o666).unwrap();
+    common::sys::chmod(state.path().join("volumes"), 0o701).unwrap();
     state.ok(&["create", "v2"]);
-    assert_eq!(modes(&["lock"]), [0o600]);
+    assert_eq!(modes(&["lock", "volumes"]), [0o600, 0o700]);
+    if nix::unistd::geteuid().is_root() {
+        common::sys::lchown(state.path().join("volumes"), 12345, 0).unwrap();
+        state.refuses(&["create", "v3"], 1, &["belongs to user 12345"]);
+    }
 }
 
 /// Volumes come and go while others list and prune: nobody hears of one that he has not named, and none is called broken.
