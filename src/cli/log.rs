@@ -20,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::exit::Failure;
+use super::log_limit::Limited;
 
 /// Where the log goes.
 #[derive(Debug)]
@@ -140,9 +141,16 @@ pub fn begin(target: Target, level: Level) {
     let _ = match target {
         Target::Stderr => {
             let colours = std::io::stderr().is_terminal();
-            builder.with_ansi(colours).with_writer(std::io::stderr).finish().with(level.0).try_init()
+            builder
+                .with_ansi(colours)
+                .with_writer(Limited::new(std::io::stderr))
+                .finish()
+                .with(level.0)
+                .try_init()
         }
-        Target::File(file) => builder.with_ansi(false).with_writer(file).finish().with(level.0).try_init(),
+        Target::File(file) => {
+            builder.with_ansi(false).with_writer(Limited::new(file)).finish().with(level.0).try_init()
+        }
         // Connected now: the mount may cover /dev.
         Target::Syslog => {
             match Syslog::new(c"stratafs", Options::LOG_PID | Options::LOG_NDELAY, Facility::Daemon) {
@@ -150,7 +158,7 @@ pub fn begin(target: Target, level: Level) {
                 Some(syslog) => builder
                     .with_ansi(false)
                     .without_time()
-                    .with_writer(syslog)
+                    .with_writer(Limited::new(syslog))
                     .finish()
                     .with(level.0)
                     .try_init(),

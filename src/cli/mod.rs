@@ -12,6 +12,7 @@ pub mod grafts;
 pub mod help;
 pub mod live;
 pub mod log;
+mod log_limit;
 pub mod ls;
 pub mod mount;
 pub mod mounts;

@@ -209,8 +209,13 @@ fn the_second_waits_for_the_first_and_sees_a_full_volume() {
             send.send(second.needs_population).expect("sent");
         }
     });
+    // It is a user of the volume as soon as it waits.
+    let begun = std::time::Instant::now();
+    while !store.remove("v1", false).expect_err("in use").to_string().contains("/mnt/second") {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it is no user");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     assert!(receive.recv_timeout(std::time::Duration::from_millis(200)).is_err(), "it did not wait");
-    assert!(store.remove("v1", false).expect_err("in use").to_string().contains("/mnt/second"));
     fill(&mut first).expect("filled");
     assert_eq!(receive.recv(), Ok(false));
     waiting.join().expect("ended");
