@@ -255,6 +255,35 @@ fn the_daemon_holds_nothing_of_its_callers() {
     let pipes = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
     assert!(!pipes.map(|to| to.to_string_lossy().into_owned()).any(|to| to.starts_with("pipe:")));
     tree.run_well(&["umount", "m"]);
+
+    // In the foreground what is beyond the standard streams.
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("exec {PROGRAM} mount -f -l l m 7<l")).current_dir(tree.0.path());
+    let mut daemon = command.spawn().expect("sh");
+    soon("it is mounted", || tree.is_mounted());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("fd");
+    let lower = tree.path("l");
+    assert!(!open.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == lower)));
+    tree.run_well(&["umount", "m"]);
+    daemon.wait().expect("ended");
+}
+
+/// A symlink that another user has put where root's log is to be would have root write to any file.
+#[test]
+fn a_log_does_not_follow_a_symlink_of_another_user() {
+    let Some(tree) = Tree::new() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: needs root");
+    }
+    let (link, target) = (tree.path("log"), tree.path("target"));
+    std::os::unix::fs::symlink(&target, &link).expect("link");
+    std::os::unix::fs::lchown(&link, Some(12345), None).expect("owner");
+    let refused = tree.run(&["mount", "-l", "l", "--log-file", "log", "m"]);
+    assert!(stderr(&refused).contains("another user") && !target.exists(), "{}", stderr(&refused));
+    std::os::unix::fs::lchown(&link, Some(0), None).expect("owner");
+    tree.run_well(&["mount", "-l", "l", "--log-file", "log", "m"]);
+    assert!(target.exists());
+    tree.run_well(&["umount", "m"]);
 }
 
 #[test]

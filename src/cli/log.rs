@@ -53,6 +53,11 @@ impl LogFile {
                 "--log-file {path:?} cannot be opened ({why}): name a file in a writable directory"
             ))
         };
+        // In a directory that others may write, one of them could have root write where he may not.
+        let own = [0, nix::unistd::geteuid().as_raw()];
+        if std::fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink() && !own.contains(&it.uid())) {
+            return Err(failed("it is a symlink that another user has made".to_owned()));
+        }
         let file = File::options()
             .create(true)
             .append(true)

@@ -36,7 +36,7 @@ impl<M> Limited<M> {
 impl Window {
     /// Whether one more line is written at `now`, and how many were left out before it; nothing if it is left out itself.
     fn admit(&mut self, now: Instant) -> Option<u64> {
-        if !self.since.is_some_and(|since| now.duration_since(since) < SECOND) {
+        if self.since.is_none_or(|since| now.duration_since(since) >= SECOND) {
             (self.since, self.lines) = (Some(now), 0);
         }
         if self.lines >= LINES {

@@ -149,9 +149,7 @@ fn draft(lists: &[OsString]) -> Result<Draft, Failure> {
 }
 
 fn start(config: Config, ephemeral: Option<PathBuf>, how: DaemonArgs, notes: Notes) -> Outcome {
-    if !how.foreground {
-        process::close_inherited();
-    }
+    process::close_inherited();
     let level = Level::new(how.log_level.as_deref())?;
     let target = match &how.log_file {
         Some(path) => Target::File(log::LogFile::open(path)?),

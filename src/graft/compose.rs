@@ -59,7 +59,7 @@ pub fn compose(file: &Path, service: &str, env: impl Fn(&str) -> Option<String>)
 }
 
 fn read(file: &Path) -> std::result::Result<String, String> {
-    let text = read_text(file).map_err(|error| match error.kind() {
+    read_text(file).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidInput => {
             "it is no file: name the file, for example compose.yaml in it".to_owned()
         }
@@ -68,8 +68,7 @@ fn read(file: &Path) -> std::result::Result<String, String> {
         }
         std::io::ErrorKind::InvalidData => "it is no text: write it in UTF-8".to_owned(),
         _ => format!("{error}: name a compose file that you may read"),
-    });
-    text
+    })
 }
 
 /// The text of a file that somebody else may have written: a regular file, and no larger than such files are. Waits for nobody.

@@ -22,7 +22,7 @@ use crate::merge::mark::{self, Mark, Namespace};
 use crate::merge::override_stat::Override;
 use crate::sys::attr::{self, SetTime};
 use crate::sys::stat::{Stat, Timestamp, stat};
-use crate::sys::{At, open, xattr};
+use crate::sys::{At, cred, open, xattr};
 
 /// How long the kernel may believe an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +241,8 @@ impl Overlay {
                 clear_privileges(permissions, caller, at)?;
             }
             if let Some(mode) = change.mode {
-                chmod(permissions, at, mode & 0o7777 & !unsafe_bits)?;
+                let mode = own_set_id_bits(&inode.stack, caller, at, mode & 0o7777)?;
+                chmod(permissions, at, mode & !unsafe_bits)?;
             }
             if times != (SetTime::Omit, SetTime::Omit) {
                 let _changing = inode.upper_dir().map(|dir| dir.changing());
@@ -372,6 +373,23 @@ fn chown(permissions: XattrPermissions, at: At<'_>, uid: Option<u32>, gid: Optio
             over.mode &= !0o6000;
         }
     })
+}
+
+/// The mode without the set-id bits that would let a program run as somebody else. Where all owners show as one, everybody may change the
+/// mode of everybody's files; what is written by one user must not run as another.
+fn own_set_id_bits(stack: &Stack, caller: Caller, at: At<'_>, mode: u32) -> Result<u32> {
+    let ids = &stack.terms.ids;
+    let squashes = ids.squash_uid.is_some() || ids.squash_gid.is_some();
+    if !squashes || caller.uid == 0 || mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+        return Ok(mode);
+    }
+    let real = stat_shown(stack, at)?;
+    let is_dir = real.kind == FileKind::Dir;
+    let own_uid = real.uid == disk_uid(ids, caller.uid)?;
+    let own_gid = real.gid == disk_gid(ids, caller.gid)? || cred::is_in_group(caller.pid, real.gid);
+    let foreign_uid = if own_uid || is_dir { 0 } else { libc::S_ISUID };
+    let foreign_gid = if own_gid || is_dir { 0 } else { libc::S_ISGID };
+    Ok(mode & !foreign_uid & !foreign_gid)
 }
 
 fn chmod(permissions: XattrPermissions, at: At<'_>, mode: u32) -> Result<()> {

@@ -128,6 +128,30 @@ fn ids_are_mapped_both_ways() {
     f.check(|m| assert_eq!(owner(m.join("mapped/d/user")), (12, 34)));
 }
 
+/// Whoever the owners are shown to be may change the mode of everybody's files.
+#[test]
+fn where_all_owners_show_as_one_a_set_id_bit_is_for_ones_own_files() {
+    let Some(mut f) = data().and_then(Fixture::need_root) else { return };
+    f.source("data").file("roots", "t").owner(0, 0).mode(0o755);
+    f.args.clear();
+    f.bind("data", "/squashed", "squash=33-44");
+    f.mount();
+    sys::chmod(f.host("data"), 0o777).unwrap();
+    let (roots, own) = (f.p("squashed/roots"), f.p("squashed/own"));
+    as_user(33, 44, || {
+        fs::write(&roots, "#!/bin/sh").unwrap();
+        sys::chmod(&roots, 0o6755).unwrap();
+        fs::write(&own, "#!/bin/sh").unwrap();
+        sys::chmod(&own, 0o6755).unwrap();
+    });
+    let bits =
+        |name: &str| (stat(f.host("data").join(name)).mode() & 0o7777, stat(f.host("data").join(name)).uid());
+    assert_eq!((bits("roots"), bits("own")), ((0o755, 0), (0o6755, 33)));
+    sys::chmod(&roots, 0o4755).unwrap();
+    assert_eq!(bits("roots"), (0o4755, 0), "root may");
+    f.check(|_| ());
+}
+
 #[test]
 fn special_files_show_and_are_made() {
     let Some(mut f) = data() else { return };
