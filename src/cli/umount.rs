@@ -41,9 +41,10 @@ fn one(path: &Path, lazy: bool) -> Outcome {
     let entry = find(&mounts, path)?;
     // Opened before, since the daemon removes it in the end.
     let record = Seen::of(entry);
+    let bound = bound_elsewhere(&mounts, entry);
     detach(&entry.mountpoint, lazy)?;
     match record {
-        Some(record) if !lazy => wait(record, entry),
+        Some(record) if !lazy => wait(record, entry, &bound),
         _ => Ok(()),
     }
 }
@@ -111,7 +112,7 @@ fn busy(path: &Path) -> Failure {
 
 /// Waits until the daemon has ended. A copy of the mount in another mount namespace keeps it; the error names it within a
 /// second.
-fn wait(record: Seen, entry: &Entry) -> Outcome {
+fn wait(record: Seen, entry: &Entry, bound: &[PathBuf]) -> Outcome {
     let path = &entry.mountpoint;
     let begun = Instant::now();
     let mut next_look = LOOK_AFTER;
@@ -121,7 +122,7 @@ fn wait(record: Seen, entry: &Entry) -> Outcome {
         let pid = record.details.pid;
         if begun.elapsed() > next_look {
             next_look = begun.elapsed() + LOOK_AFTER;
-            if let Some(other) = bound_elsewhere(entry) {
+            if let Some(other) = still_bound(entry, bound) {
                 return Err(failed(format!(
                     "{path:?} is unmounted, but the same tree is mounted at {other:?}, too: unmount that, and its daemon, process \
                      {pid}, ends"
@@ -150,11 +151,18 @@ fn wait(record: Seen, entry: &Entry) -> Outcome {
     Ok(())
 }
 
-/// Where else this mount namespace has the mount: bound, or a part of it.
-fn bound_elsewhere(entry: &Entry) -> Option<PathBuf> {
-    let mounts = mounts::all().ok()?;
-    let same = |other: &&Entry| other.is_ours() && other.device == entry.device;
-    mounts.iter().find(same).map(|other| other.mountpoint.clone())
+/// Where else this mount namespace has the mount, while it is up: bound, or a part of it. Afterwards another daemon's mount may have
+/// its device number.
+fn bound_elsewhere(mounts: &[Entry], entry: &Entry) -> Vec<PathBuf> {
+    let same = |other: &&Entry| other.device == entry.device && other.mountpoint != entry.mountpoint;
+    mounts.iter().filter(same).map(|other| other.mountpoint.clone()).collect()
+}
+
+/// One of the places that is still mounted.
+fn still_bound(entry: &Entry, bound: &[PathBuf]) -> Option<PathBuf> {
+    let mounts = if bound.is_empty() { return None } else { mounts::all().ok()? };
+    let is_one = |other: &&Entry| other.device == entry.device && bound.contains(&other.mountpoint);
+    mounts.iter().find(is_one).map(|other| other.mountpoint.clone())
 }
 
 fn failed(sentence: String) -> Failure {
@@ -170,6 +178,17 @@ mod tests {
             Err(Failure::Failed(sentence)) => sentence,
             other => unreachable!("{other:?}"),
         }
+    }
+
+    /// Once the next mount of another daemon, which had got the device number, was taken for a part of the one that had gone.
+    #[test]
+    fn regression_only_places_that_were_there_before_are_named() {
+        let text = b"1 2 0:57 / /m rw - fuse.stratafs s rw\n3 2 0:57 /d /x rw - fuse.stratafs s rw\n4 2 0:58 / /y rw - fuse.stratafs s rw\n";
+        let mounts = mounts::parse(text);
+        let entry = |at: &str| mounts.iter().find(|it| it.mountpoint == Path::new(at)).expect("entry");
+        assert_eq!(bound_elsewhere(&mounts, entry("/m")), [PathBuf::from("/x")]);
+        assert_eq!(bound_elsewhere(&mounts, entry("/y")), [] as [PathBuf; 0]);
+        assert_eq!(still_bound(entry("/m"), &[]), None);
     }
 
     #[test]
