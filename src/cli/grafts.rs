@@ -106,9 +106,9 @@ mod tests {
         list.iter().map(OsString::from).collect()
     }
 
-    /// `.env` lies beside a file that somebody else may have written.
+    /// `.env` may have been written by another user.
     #[test]
-    fn what_is_beside_a_compose_file_is_waited_for_by_nobody_and_quoted_in_no_error() {
+    fn reading_env_beside_a_compose_file_never_blocks_and_is_not_quoted() {
         let dir = tempfile::TempDir::new().expect("dir");
         let (file, beside) = (dir.path().join("compose.yml"), dir.path().join(".env"));
         fs::write(&file, "services: {a: {volumes: ['/x:/x']}}").expect("file");

@@ -61,7 +61,7 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Limited<M> {
         }
         let Some(left_out) = self.window.lock().admit(Instant::now()) else { return Line(None) };
         if left_out > 0 {
-            // The log may be closed; then this is one line more that nobody reads.
+            // The log may be closed; a failure to write to it is ignored, as for other lines.
             let _ = writeln!(
                 self.to.make_writer_for(meta),
                 "{left_out} lines were left out: more than {LINES} in a second"

@@ -71,7 +71,7 @@ fn read(file: &Path) -> std::result::Result<String, String> {
     })
 }
 
-/// The text of a file that somebody else may have written: a regular file, and no larger than such files are. Waits for nobody.
+/// The text of a file that another user may have written: a regular file, and no larger than such files are. Never blocks, not even on a FIFO.
 ///
 /// # Errors
 ///

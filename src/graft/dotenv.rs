@@ -20,7 +20,7 @@ pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        // Without the line itself: it may be a secret, or the link of a stranger to somebody's secrets.
+        // Without the line itself: it may be a secret, or a symlink to another user's secret.
         let wrong = |why: &str| format!("line {at}: {why}");
         let line = line.strip_prefix("export ").unwrap_or(line);
         let (name, value) = match line.split_once(['=', ':']) {

@@ -375,7 +375,7 @@ fn chown(permissions: XattrPermissions, at: At<'_>, uid: Option<u32>, gid: Optio
     })
 }
 
-/// The mode without the set-id bits that would let a program run as somebody else. Where all owners show as one, everybody may change the
+/// The mode without the set-id bits that would let a program run as another user. Where all owners show as one, everybody may change the
 /// mode of everybody's files; what is written by one user must not run as another.
 fn own_set_id_bits(stack: &Stack, caller: Caller, at: At<'_>, mode: u32) -> Result<u32> {
     let ids = &stack.terms.ids;

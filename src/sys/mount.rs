@@ -25,7 +25,7 @@ pub fn tmpfs(options: &[(&str, String)]) -> Result<OwnedFd> {
     }
 }
 
-/// A tmpfs that is mounted on a directory which nobody else may enter, opened there, and taken off again. Who has it open keeps it.
+/// A tmpfs that is mounted on a private directory, opened there, and detached again. The descriptor keeps it.
 /// Source: umount2(2), `MNT_DETACH`.
 fn tmpfs_taken_off(options: &[(&str, String)]) -> Result<OwnedFd> {
     let errno_of = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));

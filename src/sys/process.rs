@@ -73,7 +73,7 @@ pub fn close_inherited() {
     }
 }
 
-/// Lets this process hear how its children end. One whose parent ignored SIGCHLD would wait for them in vain.
+/// Lets this process hear how its children end. If SIGCHLD was ignored by the parent process, wait(2) would fail with ECHILD.
 /// Source: signal(7), execve(2): what is ignored stays so.
 pub fn hear_of_children() {
     // SAFETY: the default action runs no code of this process. The signal exists, so the call cannot fail.

@@ -58,7 +58,7 @@ pub enum Removal {
     InUse(Vec<User>),
 }
 
-/// Sees to it that nobody else may enter the directory of volumes, which earlier versions made for all to pass.
+/// Makes the directory of volumes private. Earlier versions created it with search permission for all users.
 ///
 /// # Errors
 ///

@@ -87,7 +87,7 @@ fn too_little_memory_is_said_at_once() {
 
 /// Another process has the caller's number there, and it may have all capabilities.
 #[test]
-fn a_proc_of_another_pid_namespace_vouches_for_nobody() {
+fn a_proc_of_another_pid_namespace_is_not_trusted() {
     const FILES: usize = 12;
     for (proc, mode) in [("", 0o777), ("--mount-proc", 0o777)] {
         let Some(f) = fixture().and_then(Fixture::need_root) else { return };

@@ -128,7 +128,7 @@ fn ids_are_mapped_both_ways() {
     f.check(|m| assert_eq!(owner(m.join("mapped/d/user")), (12, 34)));
 }
 
-/// Whoever the owners are shown to be may change the mode of everybody's files.
+/// The user whose id is shown may change the mode of all files.
 #[test]
 fn where_all_owners_show_as_one_a_set_id_bit_is_for_ones_own_files() {
     let Some(mut f) = data().and_then(Fixture::need_root) else { return };

@@ -31,7 +31,7 @@ fn a_tmpfs_is_empty_has_its_size_and_mode_and_is_gone_with_the_mount() {
     assert_eq!(names(f.low(0, "tmp")), ["low"]);
 }
 
-/// A part that is not there is made by nobody, not even by filling the volume with what the layers have at the target; and a volume that
+/// A missing subpath is not created, not even by filling the volume with what the layers have at the target; and a volume that
 /// was made for it goes again. Source: Docker 26, `mount-subpath`.
 #[test]
 fn a_part_of_a_volume_must_be_there() {

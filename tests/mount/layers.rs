@@ -290,7 +290,7 @@ fn a_redirect_that_is_not_followed_counts_where_a_layer_is_left_to_ask() {
 /// Once the way to a moved directory stopped there, and what the lowest layer has of it was gone after the next mount.
 /// Source: kernel `ovl_lookup_single`: the lowest layer's redirects are not read.
 #[test]
-fn regression_a_mark_on_the_way_in_the_lowest_layer_sends_nobody_elsewhere() {
+fn regression_a_mark_on_the_way_in_the_lowest_layer_is_not_followed() {
     for mark in ["bad/redirect", "/elsewhere", "elsewhere"] {
         let Some(mut f) = Fixture::new(2).and_then(Fixture::need_root) else { return };
         f.lower(1).dir("way").xattr(&overlay_xattr("redirect"), mark).file("way/d/low", "low");
